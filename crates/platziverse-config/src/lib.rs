@@ -1,0 +1,69 @@
+//! Every setting of Platziverse.
+//!
+//! # Layers
+//!
+//! A setting has a section and a name, `amqp.host`. Its value comes from the last of these that has
+//! one:
+//!
+//! 1. the built-in default;
+//! 2. a file: `--config FILE`, else the one that `PLATZIVERSE_CONFIG` names, else `platziverse.toml`
+//!    or `settings.json` in the working directory if there is one; TOML or JSON by its ending;
+//! 3. the environment: `PLATZIVERSE_DATABASE__POOL_SIZE=8` is `database.pool_size` (`__` between
+//!    section and name). `PLATZIVERSE_DATABASE__PASSWORD_FILE=/run/secrets/password` reads the value
+//!    from a file, without its last line break.
+//!
+//! In the environment, text is taken as it is, without quotes; a list is separated by commas, or
+//! JSON; a list of tables is JSON. A setting that can be unset (a URL, `ops.listen`,
+//! `database.password`) is not set by an empty variable.
+//!
+//! `amqp.url` and `database.url` set the settings that they have parts for, in their own layer: a
+//! later layer can still set one part, and what a URL does not state (a password) can be set beside
+//! it. Stated twice in one layer, the URL counts.
+//!
+//! # Older names
+//!
+//! | older name | in | is now |
+//! |---|---|---|
+//! | `DB_HOST`, `DB_NAME`, `DB_USER`, `DB_PASS` | environment | `database.host`, `.name`, `.username`, `.password` |
+//! | `RABBITMQ_HOSTNAME` | environment, file | `amqp.host`; `host:port` and a URL are understood too |
+//! | `RABBITMQ_LOCAL_QUEUE_NAME` | environment, file | `tasks.queues`, with this one queue |
+//! | `RABBITMQ_PREFETCH_COUNT` | environment, file | `tasks.prefetch` |
+//! | `EVENTS_TO_OMIT` | environment, file | `tasks.omit` |
+//!
+//! In one layer the newer name wins; an empty variable with an older name counts as none.
+//!
+//! # Errors
+//!
+//! Wrong settings come all at once ([`ConfigErrors`]), each with the file or variable, the setting,
+//! what was found and what is allowed; for one that does not exist, the nearest that does. No error
+//! shows a secret.
+
+mod environment;
+mod file;
+mod kind;
+mod layers;
+mod older;
+mod origin;
+mod problem;
+mod schema;
+mod secret;
+mod sections;
+mod settings;
+mod show;
+mod uri;
+mod values;
+
+pub use layers::Layers;
+pub use origin::{Origin, Origins};
+pub use problem::{ConfigErrors, Fault, Problem, Problems};
+pub use secret::Secret;
+pub use sections::amqp::AmqpConfig;
+pub use sections::database::DatabaseConfig;
+pub use sections::gateway::{Anonymous, GatewayConfig, Route, User};
+pub use sections::ingest::IngestConfig;
+pub use sections::log::{LogConfig, LogFormat};
+pub use sections::ops::OpsConfig;
+pub use sections::tasks::TasksConfig;
+pub use settings::{Loaded, Settings};
+pub use show::Row;
+pub use uri::UrlError;

@@ -1,0 +1,190 @@
+use std::time::Duration;
+
+use platziverse_config::{Anonymous, Layers, LogFormat, Origin, Secret, Settings};
+
+use crate::Dir;
+
+/// The value in force, as text, and where it came from.
+#[track_caller]
+fn check(dir: &Dir, env: &[(&str, &str)], key: &str, value: &str, origin: &str) {
+    let row = dir.load(env).show().into_iter().find(|row| row.key == key).unwrap();
+    let here = format!("{}/", dir.path().display());
+    let from = row.origin.describe(key).replace(&here, "");
+    assert_eq!((&*row.text, &*from), (value, origin), "{env:?}");
+}
+
+#[test]
+fn later_layers_win() {
+    let none = Dir::new();
+    let toml = Dir::new().with("platziverse.toml", "[database]\npool_size = 6");
+    let size = ("PLATZIVERSE_DATABASE__POOL_SIZE", "8");
+    check(&none, &[], "database.pool_size", "4", "default");
+    check(&toml, &[], "database.pool_size", "6", "platziverse.toml");
+    check(&toml, &[size], "database.pool_size", "8", size.0);
+    check(&none, &[size], "database.pool_size", "8", size.0);
+}
+
+#[test]
+fn defaults_are_valid() {
+    assert_eq!(Settings::default().validate(), Ok(()));
+    assert_eq!(Dir::new().load(&[]).settings, Settings::default());
+}
+
+#[test]
+fn the_file_is_chosen() {
+    let dir = Dir::new()
+        .with("a.toml", "[log]\nlevel = \"error\"")
+        .with("b.json", r#"{"log": {"level": "warn"}}"#)
+        .with("platziverse.toml", "[log]\nlevel = \"debug\"")
+        .with("settings.json", r#"{"log": {"level": "trace"}}"#);
+    let level = |file: Option<&str>, env: &[(&str, &str)]| {
+        let layers = Layers { file: file.map(Into::into), ..dir.layers(env) };
+        Settings::load(&layers).unwrap().settings.log.level
+    };
+    let config = [("PLATZIVERSE_CONFIG", "b.json")];
+    assert_eq!(level(Some("a.toml"), &config), "error");
+    assert_eq!(level(None, &config), "warn");
+    assert_eq!(level(None, &[("PLATZIVERSE_CONFIG", "")]), "debug");
+    assert_eq!(level(None, &[]), "debug");
+    std::fs::remove_file(dir.path().join("platziverse.toml")).unwrap();
+    assert_eq!(level(None, &[]), "trace");
+}
+
+#[test]
+fn text_of_the_environment_is_taken_by_the_kind_of_the_setting() {
+    let loaded = Dir::new().load(&[
+        ("PLATZIVERSE_AMQP__USERNAME", "0123"),
+        ("PLATZIVERSE_AMQP__PASSWORD", "12345"),
+        ("PLATZIVERSE_AMQP__TLS", "true"),
+        ("PLATZIVERSE_AMQP__HEARTBEAT", "30s"),
+        ("PLATZIVERSE_DATABASE__PASSWORD", " \"true\" "),
+        ("PLATZIVERSE_DATABASE__NAME", "true"),
+        ("PLATZIVERSE_GATEWAY__LISTEN", "127.0.0.1:0"),
+        ("PLATZIVERSE_GATEWAY__ANONYMOUS", "never"),
+        ("PLATZIVERSE_GATEWAY__ROUTES", r#"[{"filter": "a/#", "queue": "q"}]"#),
+        ("PLATZIVERSE_INGEST__QUEUE_BYTES_MAX", "9223372036854775807"),
+        ("PLATZIVERSE_TASKS__QUEUES", "one, two"),
+        ("PLATZIVERSE_TASKS__OMIT", r#"["a,b"]"#),
+        ("PLATZIVERSE_OPS__LISTEN", ""),
+        ("PLATZIVERSE_LOG__FORMAT", "json"),
+        ("PATH", "/bin"),
+    ]);
+    let settings = loaded.settings;
+    assert_eq!(settings.amqp.username, "0123");
+    assert_eq!(settings.amqp.password, Secret::new("12345"));
+    assert!(settings.amqp.tls);
+    assert_eq!(settings.amqp.heartbeat, Duration::from_secs(30));
+    assert_eq!(settings.database.password, Some(Secret::new(" \"true\" ")));
+    assert_eq!(settings.database.name, "true");
+    assert_eq!(settings.gateway.listen.to_string(), "127.0.0.1:0");
+    assert_eq!(settings.gateway.anonymous, Anonymous::Never);
+    assert_eq!(settings.gateway.routes[0].queue, "q");
+    assert_eq!(settings.ingest.queue_bytes_max, i64::MAX as u64);
+    assert_eq!(settings.tasks.queues, ["one", "two"]);
+    assert_eq!(settings.tasks.omit, ["a,b"]);
+    assert_eq!(settings.ops.listen, None);
+    assert_eq!(settings.log.format, LogFormat::Json);
+}
+
+#[test]
+fn values_are_read_from_files_that_variables_name() {
+    let dir = Dir::new().with("password", "p w\n\n").with("size", "9\r\n");
+    let loaded = dir.load(&[
+        ("PLATZIVERSE_DATABASE__PASSWORD_FILE", "password"),
+        ("PLATZIVERSE_DATABASE__POOL_SIZE_FILE", "size"),
+        ("PLATZIVERSE_AMQP__URL_FILE", ""),
+    ]);
+    assert_eq!(loaded.settings.database.password, Some(Secret::new("p w\n")));
+    assert_eq!(loaded.settings.database.pool_size, 9);
+    let origin = Origin::SecretFile {
+        variable: "PLATZIVERSE_DATABASE__PASSWORD_FILE".to_owned(),
+        path: dir.path().join("password"),
+    };
+    assert_eq!(loaded.origins.of("database.password"), &origin);
+}
+
+#[test]
+fn a_url_sets_its_parts_in_its_layer() {
+    let dir = Dir::new().with(
+        "platziverse.toml",
+        "[amqp]\nurl = \"amqps://u:p@mq/v\"\nhost = \"beside\"\nport = 7\nusername = \"beside\"",
+    );
+    let file = "platziverse.toml (amqp.url)";
+    check(&dir, &[], "amqp.host", "\"mq\"", file);
+    check(&dir, &[], "amqp.username", "\"u\"", file);
+    check(&dir, &[], "amqp.vhost", "\"v\"", file);
+    check(&dir, &[], "amqp.tls", "true", file);
+    check(&dir, &[], "amqp.port", "7", "platziverse.toml");
+
+    let host = ("PLATZIVERSE_AMQP__HOST", "later");
+    check(&dir, &[host], "amqp.host", "\"later\"", host.0);
+    let url = ("PLATZIVERSE_AMQP__URL", "amqp://other");
+    check(&dir, &[url], "amqp.port", "5672", url.0);
+    check(&dir, &[url], "amqp.tls", "false", url.0);
+    check(&dir, &[url], "amqp.username", "\"u\"", file);
+
+    let loaded = dir.load(&[url, ("PLATZIVERSE_AMQP__PASSWORD", "a/b")]);
+    let uri = "amqp://u:a%2Fb@other:5672/v?heartbeat=10&connection_timeout=5000";
+    assert_eq!(loaded.settings.amqp.uri().expose(), uri);
+}
+
+#[test]
+fn older_names_of_the_environment_are_understood() {
+    let none = Dir::new();
+    let same = |name, text, key, value| check(&none, &[(name, text)], key, value, name);
+    same("DB_HOST", "db", "database.host", "\"db\"");
+    same("DB_NAME", "n", "database.name", "\"n\"");
+    same("DB_USER", "u", "database.username", "\"u\"");
+    same("DB_PASS", "007", "database.password", "[redacted]");
+    same("RABBITMQ_HOSTNAME", "mq", "amqp.host", "\"mq\"");
+    same("RABBITMQ_HOSTNAME", "mq:1", "amqp.host", "\"mq\"");
+    same("RABBITMQ_HOSTNAME", "mq:1", "amqp.port", "1");
+    same("RABBITMQ_HOSTNAME", "::1", "amqp.host", "\"::1\"");
+    same("RABBITMQ_HOSTNAME", "[::1]:1", "amqp.port", "1");
+    same("RABBITMQ_HOSTNAME", "amqp://a:b@mq/v", "amqp.vhost", "\"v\"");
+    same("RABBITMQ_LOCAL_QUEUE_NAME", "a,b", "tasks.queues", "[\"a,b\"]");
+    same("RABBITMQ_PREFETCH_COUNT", "5", "tasks.prefetch", "5");
+    same("EVENTS_TO_OMIT", "a, b", "tasks.omit", "[\"a\",\"b\"]");
+    same("EVENTS_TO_OMIT", "[\"a, b\"]", "tasks.omit", "[\"a, b\"]");
+    check(&none, &[("DB_HOST", "")], "database.host", "\"127.0.0.1\"", "default");
+}
+
+#[test]
+fn older_names_of_the_file_are_understood() {
+    let check = |text: &str, key: &str, value: &str, origin: &str| {
+        check(&Dir::new().with("settings.json", text), &[], key, value, origin);
+    };
+    let queue = r#"{"RABBITMQ_LOCAL_QUEUE_NAME": "q"}"#;
+    check(queue, "tasks.queues", "[\"q\"]", "settings.json (RABBITMQ_LOCAL_QUEUE_NAME)");
+    let count = "settings.json (RABBITMQ_PREFETCH_COUNT)";
+    check(r#"{"RABBITMQ_PREFETCH_COUNT": 7}"#, "tasks.prefetch", "7", count);
+    check(r#"{"RABBITMQ_PREFETCH_COUNT": "7"}"#, "tasks.prefetch", "7", count);
+    let omit = "settings.json (EVENTS_TO_OMIT)";
+    check(r#"{"EVENTS_TO_OMIT": ["a"]}"#, "tasks.omit", "[\"a\"]", omit);
+    check(r#"{"EVENTS_TO_OMIT": "a,b"}"#, "tasks.omit", "[\"a\",\"b\"]", omit);
+    let host = r#"{"RABBITMQ_HOSTNAME": "mq:9"}"#;
+    check(host, "amqp.port", "9", "settings.json (RABBITMQ_HOSTNAME)");
+}
+
+#[test]
+fn the_newer_name_wins_in_one_layer_and_the_later_layer_over_both() {
+    let dir = Dir::new()
+        .with("settings.json", r#"{"tasks": {"prefetch": 1}, "RABBITMQ_PREFETCH_COUNT": 2}"#);
+    let older = ("RABBITMQ_PREFETCH_COUNT", "3");
+    let newer = ("PLATZIVERSE_TASKS__PREFETCH", "4");
+    check(&dir, &[], "tasks.prefetch", "1", "settings.json");
+    check(&dir, &[older], "tasks.prefetch", "3", older.0);
+    check(&dir, &[newer, older], "tasks.prefetch", "4", newer.0);
+    let host = ("PLATZIVERSE_AMQP__HOST", "new");
+    let url = ("RABBITMQ_HOSTNAME", "amqp://old:1");
+    check(&dir, &[host, url], "amqp.host", "\"new\"", host.0);
+    check(&dir, &[host, url], "amqp.port", "1", url.0);
+}
+
+#[test]
+fn debug_shows_no_secret() {
+    let env = [("PLATZIVERSE_AMQP__URL", "amqp://u:hunter2@h"), ("DB_PASS", "hunter2")];
+    let dir = Dir::new();
+    assert!(!format!("{:?}", dir.layers(&env)).contains("hunter2"));
+    assert!(!format!("{:?}", dir.load(&env)).contains("hunter2"));
+}
