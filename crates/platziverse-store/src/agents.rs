@@ -1,0 +1,190 @@
+//! What a batch says about agents: one row each, and the statement that raises the stored rows.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use platziverse_protocol::agent::Agent;
+use platziverse_protocol::event::AgentEvent;
+use platziverse_protocol::presence::Presence;
+use platziverse_protocol::time::Timestamp;
+use tokio_postgres::{Client, Error, Row, Statement};
+use uuid::Uuid;
+
+use crate::sighting::Sighting;
+
+/// What sightings say about one agent. Two are combined by taking the greater of each part, so
+/// neither order nor repetition matters. [`UPSERT`] does the same in SQL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AgentRow<'a> {
+    pub(crate) uuid: &'a str,
+    pub(crate) standing: Standing<'a>,
+    pub(crate) attributes: Option<Attributes<'a>>,
+}
+
+/// Presence, and where the session is. A session lives on one gateway, so the gateway never
+/// decides; it is part of the order to leave nothing to chance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Standing<'a> {
+    pub(crate) presence: Presence,
+    pub(crate) gateway: &'a str,
+}
+
+/// What an agent says about itself, and when it was received. The order of the fields is the
+/// order in which they are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Attributes<'a> {
+    pub(crate) last_seen: Timestamp,
+    pub(crate) username: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) hostname: &'a str,
+    pub(crate) pid: i32,
+}
+
+impl<'a> AgentRow<'a> {
+    fn of(sighting: &'a Sighting<'a>) -> Self {
+        let (ended, attributes) = match &sighting.event {
+            AgentEvent::Message(message) => (false, Some(&message.agent)),
+            AgentEvent::Connected(agent) => (false, Some(agent)),
+            AgentEvent::Disconnected(_) => (true, None),
+        };
+        let presence = Presence { session: sighting.session, ended };
+        Self {
+            uuid: sighting.event.uuid().as_str(),
+            standing: Standing { presence, gateway: sighting.gateway },
+            attributes: attributes.map(|agent| Attributes::of(agent, sighting.received)),
+        }
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.standing = self.standing.max(other.standing);
+        self.attributes = self.attributes.max(other.attributes);
+    }
+}
+
+impl<'a> Attributes<'a> {
+    fn of(agent: &'a Agent<'a>, last_seen: Timestamp) -> Self {
+        let Agent { uuid: _, username, name, hostname, pid } = agent;
+        Self { last_seen, username, name, hostname, pid: *pid }
+    }
+}
+
+/// One row per agent, ordered by uuid: writers that lock rows in one order never deadlock.
+pub(crate) fn reduce<'a>(
+    sightings: impl IntoIterator<Item = &'a Sighting<'a>>,
+) -> Vec<AgentRow<'a>> {
+    let mut rows: HashMap<&str, AgentRow<'a>> = HashMap::new();
+    for row in sightings.into_iter().map(AgentRow::of) {
+        rows.entry(row.uuid).and_modify(|known| known.merge(row)).or_insert(row);
+    }
+    let mut rows: Vec<_> = rows.into_values().collect();
+    rows.sort_unstable_by_key(|row| row.uuid);
+    rows
+}
+
+/// Comparisons with an unknown (null) attribute are null, thus false; a row whose attributes are
+/// all unknown takes whatever comes.
+pub(crate) const UPSERT: &str = "\
+INSERT INTO agents AS a
+  (uuid, username, name, hostname, pid, connected, session, gateway, last_seen_at)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::int4[], $6::bool[],
+  $7::uuid[], $8::text[], $9::timestamptz[])
+ON CONFLICT (uuid) DO UPDATE SET
+  username = CASE WHEN a.last_seen_at IS NULL OR
+    (excluded.last_seen_at, excluded.username, excluded.name, excluded.hostname, excluded.pid) >
+    (a.last_seen_at, a.username, a.name, a.hostname, a.pid)
+    THEN excluded.username ELSE a.username END,
+  name = CASE WHEN a.last_seen_at IS NULL OR
+    (excluded.last_seen_at, excluded.username, excluded.name, excluded.hostname, excluded.pid) >
+    (a.last_seen_at, a.username, a.name, a.hostname, a.pid)
+    THEN excluded.name ELSE a.name END,
+  hostname = CASE WHEN a.last_seen_at IS NULL OR
+    (excluded.last_seen_at, excluded.username, excluded.name, excluded.hostname, excluded.pid) >
+    (a.last_seen_at, a.username, a.name, a.hostname, a.pid)
+    THEN excluded.hostname ELSE a.hostname END,
+  pid = CASE WHEN a.last_seen_at IS NULL OR
+    (excluded.last_seen_at, excluded.username, excluded.name, excluded.hostname, excluded.pid) >
+    (a.last_seen_at, a.username, a.name, a.hostname, a.pid)
+    THEN excluded.pid ELSE a.pid END,
+  last_seen_at = greatest(a.last_seen_at, excluded.last_seen_at),
+  connected = CASE WHEN
+    (excluded.session, NOT excluded.connected, excluded.gateway) >
+    (a.session, NOT a.connected, a.gateway)
+    THEN excluded.connected ELSE a.connected END,
+  gateway = CASE WHEN
+    (excluded.session, NOT excluded.connected, excluded.gateway) >
+    (a.session, NOT a.connected, a.gateway)
+    THEN excluded.gateway ELSE a.gateway END,
+  session = greatest(a.session, excluded.session),
+  updated_at = now()
+RETURNING id, uuid";
+
+/// Raises the stored rows, and answers their ids.
+pub(crate) async fn upsert(
+    client: &Client,
+    statement: &Statement,
+    rows: &[AgentRow<'_>],
+) -> Result<Vec<Row>, Error> {
+    let attributes: Vec<_> = rows.iter().map(|row| row.attributes).collect();
+    let text = |of: fn(Attributes<'_>) -> &str| -> Vec<Option<&str>> {
+        attributes.iter().map(|known| known.map(of)).collect()
+    };
+    let uuids: Vec<&str> = rows.iter().map(|row| row.uuid).collect();
+    let usernames = text(|known| known.username);
+    let names = text(|known| known.name);
+    let hostnames = text(|known| known.hostname);
+    let pids: Vec<Option<i32>> = attributes.iter().map(|known| known.map(|a| a.pid)).collect();
+    let connected: Vec<bool> = rows.iter().map(|row| row.standing.presence.connected()).collect();
+    let sessions: Vec<Uuid> =
+        rows.iter().map(|row| *row.standing.presence.session.as_uuid()).collect();
+    let gateways: Vec<&str> = rows.iter().map(|row| row.standing.gateway).collect();
+    let seen: Vec<Option<DateTime<Utc>>> =
+        attributes.iter().map(|known| known.map(|a| a.last_seen.to_chrono())).collect();
+    client
+        .query(
+            statement,
+            &[
+                &uuids, &usernames, &names, &hostnames, &pids, &connected, &sessions, &gateways,
+                &seen,
+            ],
+        )
+        .await
+}
+
+/// The most ids that are remembered.
+const IDS_MAX: usize = 65_536;
+
+/// The ids of agents that this writer has met. They are a guess: who uses one checks it in the
+/// same transaction.
+#[derive(Default)]
+pub(crate) struct AgentIds(HashMap<Box<str>, i64>);
+
+impl AgentIds {
+    pub(crate) fn get(&self, uuid: &str) -> Option<i64> {
+        self.0.get(uuid).copied()
+    }
+
+    pub(crate) fn knows_all(&self, rows: &[AgentRow<'_>]) -> bool {
+        rows.iter().all(|row| self.0.contains_key(row.uuid))
+    }
+
+    /// Whether what [`upsert`] answered is what was assumed.
+    pub(crate) fn confirmed_by(&self, rows: &[Row]) -> bool {
+        rows.iter().all(|row| self.get(row.get(1)) == Some(row.get(0)))
+    }
+
+    /// Notes what [`upsert`] answered, for at least as long as this batch takes.
+    pub(crate) fn remember(&mut self, rows: &[Row]) {
+        if self.0.len() + rows.len() > IDS_MAX {
+            self.0.clear();
+        }
+        self.0.extend(rows.iter().map(|row| (row.get::<_, &str>(1).into(), row.get(0))));
+    }
+
+    pub(crate) fn forget(&mut self) {
+        self.0.clear();
+    }
+}
+
+#[cfg(test)]
+#[path = "agents_tests.rs"]
+mod tests;

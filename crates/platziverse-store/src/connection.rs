@@ -1,0 +1,143 @@
+//! How every connection is made: by one deadline, with a name, a statement timeout and TCP
+//! keep-alives.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use platziverse_config::DatabaseConfig;
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+use tokio_postgres::config::SslMode;
+use tokio_postgres::tls::NoTlsStream;
+use tokio_postgres::{Client, Config, Connection, NoTls, Socket};
+
+use crate::error::StoreError;
+
+/// How much longer than the server's own timeout the client waits: the network's share.
+pub(crate) const DEADLINE_MARGIN: Duration = Duration::from_secs(5);
+
+/// One connection. Dropped, it says goodbye to the server as soon as what runs has ended.
+pub(crate) struct Link {
+    pub(crate) client: Client,
+    pub(crate) address: Arc<str>,
+    /// The longest that a statement, or one transaction of the writer, may take.
+    pub(crate) deadline: Duration,
+    driver: AbortHandle,
+}
+
+impl Link {
+    /// Connects within `database.connect_timeout`.
+    pub(crate) async fn open(
+        config: &DatabaseConfig,
+        application_name: &str,
+    ) -> Result<Self, StoreError> {
+        Self::open_to(config, application_name, None).await
+    }
+
+    /// The same to another database of the server.
+    pub(crate) async fn open_to(
+        config: &DatabaseConfig,
+        application_name: &str,
+        database: Option<&str>,
+    ) -> Result<Self, StoreError> {
+        let address = address(config);
+        let mut target = target(config, application_name);
+        if let Some(name) = database {
+            target.dbname(name);
+        }
+        let after = config.connect_timeout;
+        let opened = timeout(after, open(&target, config.statement_timeout)).await;
+        let (client, driver) = opened
+            .map_err(|_| StoreError::ConnectTimeout { address: address.clone(), after })?
+            .map_err(|source| StoreError::Connect { address: address.clone(), source })?;
+        let deadline = config.statement_timeout + DEADLINE_MARGIN;
+        Ok(Self { client, address, deadline, driver })
+    }
+
+    /// Waits for a statement by the deadline.
+    pub(crate) async fn within<T>(
+        &self,
+        what: &'static str,
+        statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, StoreError> {
+        self.within_time(what, self.deadline, statement).await
+    }
+
+    /// Waits for a statement by a deadline of its own.
+    pub(crate) async fn within_time<T>(
+        &self,
+        what: &'static str,
+        after: Duration,
+        statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, StoreError> {
+        match timeout(after, statement).await {
+            Ok(result) => result.map_err(|source| self.failed(what, source)),
+            Err(_) => Err(self.late(what, after)),
+        }
+    }
+
+    pub(crate) fn failed(&self, what: &'static str, source: tokio_postgres::Error) -> StoreError {
+        StoreError::Query { what, address: self.address.clone(), source }
+    }
+
+    pub(crate) fn late(&self, what: &'static str, after: Duration) -> StoreError {
+        StoreError::Timeout { what, address: self.address.clone(), after }
+    }
+
+    /// Closes the socket at once, whatever is under way: for a peer that does not answer.
+    pub(crate) fn kill(self) {
+        self.driver.abort();
+    }
+}
+
+async fn open(
+    target: &Config,
+    statement_timeout: Duration,
+) -> Result<(Client, AbortHandle), tokio_postgres::Error> {
+    let (client, connection) = target.connect(NoTls).await?;
+    let driver = drive(connection);
+    client.batch_execute(&session_settings(statement_timeout)).await?;
+    Ok((client, driver))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the connection's own I/O, which ends with its client: there is nothing to drain"
+)]
+fn drive(connection: Connection<Socket, NoTlsStream>) -> AbortHandle {
+    // What goes wrong here is also the answer to whatever the client waits for.
+    tokio::spawn(async { _ = connection.await }).abort_handle()
+}
+
+/// Statements that each new connection starts with. Compiling a plan never pays for statements
+/// that only feed rows to an index.
+pub(crate) fn session_settings(statement_timeout: Duration) -> String {
+    format!("SET statement_timeout = {}; SET jit = off", statement_timeout.as_millis())
+}
+
+/// The database's address, without secrets.
+pub(crate) fn address(config: &DatabaseConfig) -> Arc<str> {
+    config.address().into()
+}
+
+/// What to connect to, and how.
+pub(crate) fn target(config: &DatabaseConfig, application_name: &str) -> Config {
+    let mut target = Config::new();
+    target
+        .host(&config.host)
+        .port(config.port)
+        .dbname(&config.name)
+        .user(&config.username)
+        .application_name(application_name)
+        .ssl_mode(SslMode::Disable)
+        .connect_timeout(config.connect_timeout)
+        .keepalives_idle(Duration::from_secs(10))
+        .keepalives_interval(Duration::from_secs(5))
+        .keepalives_retries(3)
+        .tcp_user_timeout(Duration::from_secs(25));
+    if let Some(password) = &config.password {
+        target.password(password.expose());
+    }
+    target
+}

@@ -1,0 +1,248 @@
+//! The metrics of a batch: as a binary COPY, and as arrays for an INSERT that skips duplicates.
+
+use std::collections::HashSet;
+use std::pin::pin;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use chrono::{DateTime, Utc};
+use futures_util::SinkExt;
+use platziverse_protocol::agent::{AgentMessage, Metric};
+use platziverse_protocol::event::AgentEvent;
+use platziverse_protocol::time::Timestamp;
+use tokio_postgres::{Client, CopyInSink, Error, Statement};
+use uuid::Uuid;
+
+use crate::locks;
+use crate::sighting::Sighting;
+
+/// A message with at least one metric.
+#[derive(Clone, Copy)]
+pub(crate) struct Measured<'a> {
+    id: Uuid,
+    timestamp: Timestamp,
+    received: Timestamp,
+    message: &'a AgentMessage<'a>,
+    /// Known once [`assign`] has succeeded.
+    agent_id: i64,
+}
+
+impl<'a> Measured<'a> {
+    fn of(sighting: &'a Sighting<'a>) -> Option<Self> {
+        let AgentEvent::Message(message) = &sighting.event else { return None };
+        let timestamp = message.timestamp.unwrap_or(sighting.received);
+        let Sighting { id, received, .. } = *sighting;
+        let measured = Self { id, timestamp, received, message, agent_id: 0 };
+        (!message.metrics.is_empty()).then_some(measured)
+    }
+
+    fn metrics(&self) -> impl Iterator<Item = (i16, &'a Metric<'a>)> {
+        // A message has at most 1,000 metrics.
+        (0i16..).zip(&self.message.metrics)
+    }
+
+    /// Whether the sender named the message but not its time. Sent again, it has another time
+    /// (its receipt), so the primary key takes it for another message.
+    fn is_untimed(&self) -> bool {
+        self.message.id.is_some() && self.message.timestamp.is_none()
+    }
+}
+
+/// How many of a batch bring metrics, repeated ones included.
+pub(crate) fn count(sightings: &[Sighting<'_>]) -> u64 {
+    sightings.iter().filter_map(Measured::of).count() as u64
+}
+
+/// The messages of a batch that bring metrics, ordered by id: neighbours in the index, and the
+/// same order in each writer. Untimed ones that occur twice are reduced to the earliest.
+pub(crate) fn measured<'a>(sightings: &'a [Sighting<'a>]) -> Vec<Measured<'a>> {
+    let mut messages: Vec<_> = sightings.iter().filter_map(Measured::of).collect();
+    messages.sort_by_key(|message| (message.id, message.timestamp));
+    let mut last = None;
+    messages.retain(|message| {
+        let repeated = message.is_untimed() && last == Some(message.id);
+        last = Some(message.id);
+        !repeated
+    });
+    messages
+}
+
+/// The ids of the untimed messages, in order.
+pub(crate) fn untimed_ids(messages: &[Measured<'_>]) -> Vec<Uuid> {
+    messages.iter().filter(|message| message.is_untimed()).map(|message| message.id).collect()
+}
+
+pub(crate) const LOCK_IDS: &str =
+    "SELECT pg_advisory_xact_lock($1, stripe) FROM unnest($2::int4[]) AS stripe";
+
+/// One index probe per id and partition, never a scan of the table, whatever the planner thinks
+/// of its statistics.
+pub(crate) const STORED_IDS: &str = "\
+SELECT id FROM unnest($1::uuid[]) AS given(id)
+WHERE (SELECT true FROM metrics WHERE message_id = given.id LIMIT 1)";
+
+/// Keeps other writers from storing these ids until the transaction ends.
+pub(crate) async fn lock_ids(
+    client: &Client,
+    statement: &Statement,
+    ids: &[Uuid],
+) -> Result<u64, Error> {
+    let mut stripes: Vec<i32> = ids.iter().map(locks::stripe).collect();
+    stripes.sort_unstable();
+    stripes.dedup();
+    client.execute(statement, &[&locks::MESSAGE_IDS, &stripes]).await
+}
+
+/// Which of these ids have metrics already.
+pub(crate) async fn stored_ids(
+    client: &Client,
+    statement: &Statement,
+    ids: &[Uuid],
+) -> Result<HashSet<Uuid>, Error> {
+    let rows = client.query(statement, &[&ids]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Leaves out the untimed messages whose ids are stored.
+pub(crate) fn leave_out(messages: &mut Vec<Measured<'_>>, stored: &HashSet<Uuid>) {
+    messages.retain(|message| !(message.is_untimed() && stored.contains(&message.id)));
+}
+
+/// Gives each message its agent's id. Fails if one has none.
+#[must_use]
+pub(crate) fn assign(
+    messages: &mut [Measured<'_>],
+    agent_id: impl Fn(&str) -> Option<i64>,
+) -> bool {
+    messages.iter_mut().all(|message| match agent_id(message.message.agent.uuid.as_str()) {
+        Some(id) => {
+            message.agent_id = id;
+            true
+        }
+        None => false,
+    })
+}
+
+pub(crate) const COPY: &str = "\
+COPY metrics (agent_id, type, value, text_value, timestamp, received_at, message_id, ordinal)
+FROM STDIN BINARY";
+
+/// Bytes that are gathered before they are handed on: the server indexes one part while the next
+/// is encoded.
+const COPY_CHUNK: usize = 64 * 1024;
+const COPY_HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+const COPY_FIELDS: i16 = 8;
+const COPY_END: i16 = -1;
+
+/// Sends all rows, and answers how many there were. A duplicate fails all of them.
+pub(crate) async fn copy(sink: CopyInSink<Bytes>, messages: &[Measured<'_>]) -> Result<u64, Error> {
+    let mut sink = pin!(sink);
+    let mut buffer = BytesMut::with_capacity(COPY_CHUNK + 1024);
+    buffer.put_slice(COPY_HEADER);
+    for message in messages {
+        encode(message, &mut buffer);
+        if buffer.len() >= COPY_CHUNK {
+            sink.send(buffer.split().freeze()).await?;
+            buffer.reserve(COPY_CHUNK + 1024);
+        }
+    }
+    buffer.put_i16(COPY_END);
+    sink.send(buffer.freeze()).await?;
+    sink.finish().await
+}
+
+fn encode(message: &Measured<'_>, out: &mut BytesMut) {
+    for (ordinal, metric) in message.metrics() {
+        out.put_i16(COPY_FIELDS);
+        put_field(out, &message.agent_id.to_be_bytes());
+        put_field(out, metric.kind.as_bytes());
+        put_optional(out, metric.number.map(f64::to_be_bytes).as_ref().map(|b| b.as_slice()));
+        put_optional(out, metric.text.as_ref().map(|text| text.as_bytes()));
+        put_field(out, &postgres_micros(message.timestamp).to_be_bytes());
+        put_field(out, &postgres_micros(message.received).to_be_bytes());
+        put_field(out, message.id.as_bytes());
+        put_field(out, &ordinal.to_be_bytes());
+    }
+}
+
+fn put_field(out: &mut BytesMut, bytes: &[u8]) {
+    // The longest is a text of 4 KiB.
+    out.put_i32(i32::try_from(bytes.len()).unwrap_or(i32::MAX));
+    out.put_slice(bytes);
+}
+
+fn put_optional(out: &mut BytesMut, bytes: Option<&[u8]>) {
+    match bytes {
+        Some(bytes) => put_field(out, bytes),
+        None => out.put_i32(-1),
+    }
+}
+
+/// 2000-01-01T00:00:00Z, from which PostgreSQL counts.
+const POSTGRES_EPOCH_MILLIS: i64 = 946_684_800_000;
+
+fn postgres_micros(time: Timestamp) -> i64 {
+    (time.as_millis() - POSTGRES_EPOCH_MILLIS) * 1_000
+}
+
+pub(crate) const INSERT: &str = "\
+WITH inserted AS (
+  INSERT INTO metrics
+    (agent_id, type, value, text_value, timestamp, received_at, message_id, ordinal)
+  SELECT * FROM unnest($1::int8[], $2::text[], $3::float8[], $4::text[], $5::timestamptz[],
+    $6::timestamptz[], $7::uuid[], $8::int2[])
+  ON CONFLICT DO NOTHING
+  RETURNING message_id, timestamp
+)
+SELECT count(*), count(DISTINCT (message_id, timestamp)) FROM inserted";
+
+/// What [`insert`] added.
+pub(crate) struct Inserted {
+    pub(crate) rows: u64,
+    pub(crate) messages: u64,
+}
+
+/// Stores the rows that are not there yet.
+pub(crate) async fn insert(
+    client: &Client,
+    statement: &Statement,
+    messages: &[Measured<'_>],
+) -> Result<Inserted, Error> {
+    let mut columns = Columns::default();
+    for message in messages {
+        columns.push(message);
+    }
+    let Columns { agents, kinds, numbers, texts, times, received, ids, ordinals } = &columns;
+    let row = client
+        .query_one(statement, &[agents, kinds, numbers, texts, times, received, ids, ordinals])
+        .await?;
+    let count = |column: usize| u64::try_from(row.get::<_, i64>(column)).unwrap_or(0);
+    Ok(Inserted { rows: count(0), messages: count(1) })
+}
+
+#[derive(Default)]
+struct Columns<'a> {
+    agents: Vec<i64>,
+    kinds: Vec<&'a str>,
+    numbers: Vec<Option<f64>>,
+    texts: Vec<Option<&'a str>>,
+    times: Vec<DateTime<Utc>>,
+    received: Vec<DateTime<Utc>>,
+    ids: Vec<Uuid>,
+    ordinals: Vec<i16>,
+}
+
+impl<'a> Columns<'a> {
+    fn push(&mut self, message: &Measured<'a>) {
+        let (time, received) = (message.timestamp.to_chrono(), message.received.to_chrono());
+        for (ordinal, metric) in message.metrics() {
+            self.agents.push(message.agent_id);
+            self.kinds.push(&metric.kind);
+            self.numbers.push(metric.number);
+            self.texts.push(metric.text.as_deref());
+            self.times.push(time);
+            self.received.push(received);
+            self.ids.push(message.id);
+            self.ordinals.push(ordinal);
+        }
+    }
+}

@@ -1,0 +1,96 @@
+use futures_util::future::join_all;
+use platziverse_store::{Store, StoreError, admin, migrations};
+
+use crate::database::{with_database, with_empty_database};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_that_migrate_at_once_take_turns() {
+    with_empty_database(async |config| {
+        let all = migrations::pending(&config).await.unwrap();
+        assert_eq!(all, ["0001_agents", "0002_metrics"]);
+        let runs = join_all((0..4).map(|_| migrations::run(&config))).await;
+        let run: Vec<String> = runs.into_iter().flat_map(Result::unwrap).collect();
+        assert_eq!(run, all);
+        assert!(migrations::status(&config).await.unwrap().iter().all(|one| one.applied));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn migrations_run_on_a_single_threaded_runtime() {
+    with_empty_database(async |config| {
+        assert_eq!(migrations::run(&config).await.unwrap().len(), 2);
+        assert_eq!(migrations::run(&config).await.unwrap(), Vec::<String>::new());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_that_is_behind_says_what_to_do() {
+    with_empty_database(async |config| {
+        let store = Store::connect(&config, "test").await.unwrap();
+        store.check().await.unwrap();
+        let error = store.check_schema().await.unwrap_err();
+        assert!(error.to_string().contains("0001_agents"), "{error}");
+        assert!(error.to_string().contains("platziverse db migrate"), "{error}");
+        let status = store.status().await.unwrap();
+        assert!(status.tables.is_empty() && status.migrations.iter().all(|one| !one.applied));
+        let Err(error) = platziverse_store::writer::Writer::connect(&config, "test").await else {
+            panic!("a writer without tables");
+        };
+        assert!(error.to_string().contains("platziverse db migrate"), "{error}");
+        assert!(error.is_transient());
+
+        migrations::run(&config).await.unwrap();
+        store.check_schema().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_names_tables_and_partitions() {
+    with_database(async |config| {
+        let store = Store::connect(&config, "test").await.unwrap();
+        let status = store.status().await.unwrap();
+        let tables: Vec<&str> = status.tables.iter().map(|table| table.name.as_str()).collect();
+        assert_eq!(tables, ["agents", "metrics"]);
+        assert_eq!(status.partitions.len(), 1);
+        assert_eq!(status.partitions[0].name, "metrics_default");
+        assert_eq!(status.partitions[0].bounds, "DEFAULT");
+        assert!(status.bytes > 0);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn databases_are_created_and_dropped_once() {
+    with_empty_database(async |mut config| {
+        assert!(!admin::create(&config).await.unwrap(), "it is there already");
+        config.name.push_str("_\"x; y");
+        assert!(admin::create(&config).await.unwrap());
+        assert!(admin::drop(&config).await.unwrap());
+        assert!(!admin::drop(&config).await.unwrap());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connection_errors_say_where_and_what_to_do() {
+    with_empty_database(async |config| {
+        let check = |error: StoreError, parts: &[&str]| {
+            let text = error.to_string();
+            assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+            assert!(error.is_transient());
+        };
+        let mut missing = config.clone();
+        missing.name = "platziverse_store_missing".into();
+        let error = Store::connect(&missing, "test").await.err().unwrap();
+        check(error, &[&missing.address(), "platziverse db create"]);
+
+        let mut nobody = config.clone();
+        nobody.port = 1;
+        let error = Store::connect(&nobody, "test").await.err().unwrap();
+        check(error, &[&nobody.address(), "is PostgreSQL running there?"]);
+    })
+    .await;
+}
