@@ -1,0 +1,208 @@
+# shellcheck shell=bash
+# Messages, processes, ports and probes: what all scripts share. Sourced, never run.
+
+say() { printf '%s\n' "$*"; }
+
+# fail WHAT [WHAT TO DO…]: ends the script with one message.
+fail() {
+  printf '%s: %s\n' "${0##*/}" "$1" >&2
+  shift
+  (($# == 0)) || printf '  %s\n' "$@" >&2
+  exit 1
+}
+
+# show_log FILE…: the end of each log that has something to say, on stderr.
+show_log() {
+  local file
+  for file in "$@"; do
+    [[ -s $file ]] || continue
+    printf -- '--- the end of %s\n' "$file" >&2
+    tail -n 25 -- "$file" >&2
+  done
+}
+
+random_secret() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
+
+# absolute PATH: the path from /, whether or not it exists.
+absolute() { realpath -m -- "$1"; }
+
+# --- processes ---------------------------------------------------------------------------------------------------
+
+# proc_stat PID: sets proc_state and proc_started; fails when there is no such process.
+proc_stat() {
+  local line fields
+  { read -r line <"/proc/$1/stat"; } 2>/dev/null || return 1
+  read -ra fields <<<"${line##*) }"
+  proc_state=${fields[0]} proc_started=${fields[19]}
+}
+
+# pid_save FILE PID: remembers a process together with its start time, since numbers are used again.
+pid_save() {
+  proc_stat "$2" || return 1
+  printf '%s %s\n' "$2" "$proc_started" >"$1"
+}
+
+# pid_alive FILE: sets pid; fails unless the remembered process, and not a later one of its number, is alive.
+pid_alive() {
+  local started
+  pid=
+  [[ -s $1 ]] && read -r pid started <"$1" || return 1
+  proc_stat "$pid" && [[ $proc_started == "$started" && $proc_state != Z ]]
+}
+
+# descendants PID: sets family to the process and all that come from it.
+descendants() {
+  local stat line fields next
+  local -A children=()
+  for stat in /proc/[0-9]*/stat; do
+    { read -r line <"$stat"; } 2>/dev/null || continue
+    read -ra fields <<<"${line##*) }"
+    children[${fields[1]}]+=" ${line%% *}"
+  done
+  family=()
+  local -a queue=("$1")
+  while ((${#queue[@]})); do
+    next=${queue[0]} queue=("${queue[@]:1}")
+    family+=("$next")
+    read -ra fields <<<"${children[$next]:-}"
+    queue+=("${fields[@]}")
+  done
+}
+
+# send SIGNAL PID…: a process that is already gone is not an error.
+send() { kill -s "$1" -- "${@:2}" 2>/dev/null || true; }
+
+# wait_gone SECONDS PID…: fails if one of them is still alive after that time.
+wait_gone() {
+  local deadline=$((SECONDS + $1)) process
+  shift
+  for process in "$@"; do
+    while proc_stat "$process" && [[ $proc_state != Z ]]; do
+      ((SECONDS <= deadline)) || return 1
+      sleep 0.05
+    done
+  done
+}
+
+# detach LOG COMMAND…: runs it in a session of its own, holding nothing of ours open; sets detached to its process id.
+detach() {
+  local log=$1
+  shift
+  (
+    exec </dev/null >>"$log" 2>&1
+    for fd in /proc/self/fd/*; do
+      fd=${fd##*/}
+      ((fd <= 2)) || eval "exec $fd>&-"
+    done
+    # A background job of a shell ignores SIGINT and SIGQUIT, and would pass that on.
+    exec env --default-signal=INT,QUIT setsid -- "$@"
+  ) &
+  detached=$!
+  disown "$detached" 2>/dev/null || true
+}
+
+# lock FILE [SECONDS]: one at a time; held until this (sub)shell ends.
+lock() {
+  local fd
+  exec {fd}>>"$1"
+  flock -w 3 "$fd" && return
+  say "waiting for another ${0##*/} to be done…" >&2
+  flock -w "${2:-600}" "$fd" || fail "another ${0##*/} has held $1 for too long" "see what it is doing, end it, and try again"
+}
+
+# --- ports -------------------------------------------------------------------------------------------------------
+
+port_taken() {
+  local hex
+  printf -v hex '%04X' "$1"
+  grep -Eqis ":$hex [0-9A-F]+:0000 0A " /proc/net/tcp /proc/net/tcp6 && return
+  (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
+}
+
+# choose_port PREFERRED [TAKEN…]: sets port to the preferred one if it is free, else to any free one not listed.
+# Random ones come from below the range the kernel gives to outgoing connections.
+choose_port() {
+  port=$1
+  shift
+  while [[ -z $port || " $* " == *" $port "* ]] || port_taken "$port"; do
+    port=$((20000 + RANDOM % 12000))
+  done
+}
+
+# --- probes ------------------------------------------------------------------------------------------------------
+
+# http_send PORT PATH [HEADER]: opens descriptor 3 with the request sent. `cat`, since printf writes each line by itself.
+http_send() {
+  exec 3<>"/dev/tcp/127.0.0.1/$1" || return 1
+  cat <<<"GET $2 HTTP/1.0"$'\r\n'"Host: 127.0.0.1"$'\r\n'"${3:-}"$'\r' >&3
+}
+
+# http_status PORT PATH [USER:PASSWORD]: sets status to the code with which 127.0.0.1 answers; fails when it does not.
+http_status() {
+  local authorization=
+  [[ -z ${3:-} ]] || authorization="Authorization: Basic $(printf %s "$3" | base64 -w0)"$'\r\n'
+  status=$(
+    exec 2>/dev/null
+    http_send "$1" "$2" "$authorization" || exit 1
+    read -r -t 5 _ code _ <&3 && printf %s "$code"
+  ) || return 1
+  [[ -n $status ]]
+}
+
+# http_body PORT PATH: prints what 127.0.0.1 answers, without the headers.
+http_body() (
+  exec 2>/dev/null
+  http_send "$1" "$2" || exit 1
+  timeout 5 sed '1,/^\r*$/d' <&3
+)
+
+# amqp_answers PORT: an AMQP 0-9-1 server greets a client.
+amqp_answers() (
+  exec 2>/dev/null
+  LC_ALL=C
+  exec 3<>"/dev/tcp/127.0.0.1/$1" || exit 1
+  printf 'AMQP\0\0\11\1' >&3
+  read -r -t 5 -N 1 byte <&3 && [[ $byte == $'\1' ]]
+)
+
+# --- the file of addresses -----------------------------------------------------------------------------------------
+
+# env_set FILE KEY VALUE [KEY VALUE…]: sets these in a file for `. FILE`, readable by its owner alone; an empty
+# value removes its key; other keys stay.
+env_set() (
+  file=$1
+  shift
+  umask 077
+  lock "$file.lock"
+  declare -A values=()
+  while (($#)); do
+    values[$1]=$2
+    shift 2
+  done
+  {
+    [[ ! -e $file ]] || while IFS= read -r line; do
+      [[ -n ${values[${line%%=*}]+set} ]] || printf '%s\n' "$line"
+    done <"$file"
+    for key in "${!values[@]}"; do
+      [[ -z ${values[$key]} ]] || printf "%s='%s'\n" "$key" "${values[$key]}"
+    done
+  } | LC_ALL=C sort >"$file.new"
+  mv -f -- "$file.new" "$file"
+)
+
+# --- cargo ---------------------------------------------------------------------------------------------------------
+
+# A shell that has not read rustup's profile finds cargo all the same.
+cargo_find() {
+  command -v cargo >/dev/null || PATH=$HOME/.cargo/bin:$PATH
+  command -v cargo >/dev/null ||
+    fail 'there is no cargo here' 'install Rust from https://rustup.rs, open a new terminal, and try again'
+}
+
+# target_directory: where cargo puts what it builds, in the workspace of the current directory.
+target_directory() {
+  local directory
+  directory=$(cargo metadata --format-version 1 --no-deps --locked | grep -o '"target_directory":"[^"]*"' | cut -d'"' -f4)
+  [[ -n $directory ]] || fail 'cargo does not say where it builds' 'run: cargo metadata --no-deps'
+  say "$directory"
+}

@@ -1,0 +1,111 @@
+# shellcheck shell=bash disable=SC2154,SC2034
+# Platziverse's own services, each under a supervisor. Sourced after common.sh; RUN is the run directory.
+
+readonly services=(gateway worker-1 worker-2)
+readonly drain_seconds=15
+
+service_program() { say "platziverse-${1%-[0-9]}"; }
+
+service_alive() { pid_alive "$RUN/$1.loop"; }
+
+# service_port NAME: sets port to the one remembered under that name.
+service_port() {
+  port=$(sed -n "s/^$1=//p" "$RUN/ports" 2>/dev/null) && [[ -n $port ]]
+}
+
+# service_claim_port NAME PREFERRED: sets port to the remembered or preferred one if it is free, else to another.
+service_claim_port() {
+  local wanted
+  service_port "$1" || port=$2
+  wanted=$port
+  choose_port "$wanted"
+  [[ $port == "$wanted" ]] || say "Port $wanted ($1) is taken by another program: using $port instead"
+  touch "$RUN/ports"
+  sed -i "/^$1=/d" "$RUN/ports"
+  say "$1=$port" >>"$RUN/ports"
+}
+
+service_ready() { service_alive "$1" && service_port "$1.ops" && http_status "$port" /readyz && [[ $status == 200 ]]; }
+
+# with_settings COMMAND…: with the addresses of our servers and without settings of the caller's shell for others. They go
+# through the environment alone: an argument, even one of `env`, could be read by every user.
+with_settings() (
+  while IFS= read -r name; do
+    case $name in
+      PLATZIVERSE_AMQP__* | PLATZIVERSE_DATABASE__* | DB_HOST | DB_NAME | DB_USER | DB_PASS | RABBITMQ_HOSTNAME) unset "$name" ;;
+    esac
+  done < <(compgen -e)
+  export PLATZIVERSE_AMQP__URL=$AMQP_URL PLATZIVERSE_DATABASE__URL=$DATABASE_URL
+  "$@"
+)
+
+# service_start NAME PROGRAMS: where PROGRAMS is the directory with what cargo has built.
+service_start() {
+  local log=$RUN/log/$1.log
+  [[ ! -s $log || $(stat -c %s "$log") -lt 10485760 ]] || mv -f -- "$log" "$log.1"
+  rm -f -- "$RUN/$1.pid"
+  say 0 >"$RUN/$1.exits"
+  service_claim_port "$1.ops" "$(service_preferred_ops_port "$1")"
+  [[ $1 != gateway ]] || service_claim_port mqtt 1883
+  with_settings service_launch "$1" "$2/$(service_program "$1")" "$log" ||
+    fail "$1 could not be started" "its log: $log"
+}
+
+# service_launch NAME PROGRAM LOG: in an environment that ends with it.
+service_launch() {
+  service_port "$1.ops"
+  export PLATZIVERSE_OPS__LISTEN=127.0.0.1:$port
+  if [[ $1 == gateway ]]; then
+    service_port mqtt
+    export PLATZIVERSE_GATEWAY__LISTEN=127.0.0.1:$port
+  fi
+  detach "$3" "$here/lib/supervise" "$RUN" "$1" "$2"
+  pid_save "$RUN/$1.loop" "$detached"
+}
+
+service_preferred_ops_port() {
+  case $1 in
+    gateway) say 9101 ;;
+    worker-1) say 9102 ;;
+    worker-2) say 9103 ;;
+  esac
+}
+
+service_exits() { cat "$RUN/$1.exits" 2>/dev/null || say 0; }
+
+# service_await NAME: until it says that it is ready.
+service_await() {
+  local exits
+  exits=$(service_exits "$1")
+  local deadline=$((SECONDS + ${UP_TIMEOUT:-60})) what="was not ready after ${UP_TIMEOUT:-60} s"
+  while ((SECONDS < deadline)); do
+    ! service_ready "$1" || return 0
+    if ! service_alive "$1" || (($(service_exits "$1") >= exits + 3)); then
+      what='ends as soon as it is started'
+      break
+    fi
+    sleep 0.2
+  done
+  ! service_port "$1.ops" || http_body "$port" /readyz >&2 || true
+  service_stop "$1"
+  show_log "$RUN/log/$1.log"
+  fail "$1 $what; it is stopped" "what it says is above; all of it is in ${RUN#"$root"/}/log/$1.log" \
+    'when that is mended, run scripts/up again: it starts only what does not run'
+}
+
+# service_stop NAME…: the loops first, so that nothing is started again, then the services.
+service_stop() {
+  local name waiting=()
+  for name in "$@"; do
+    ! pid_alive "$RUN/$name.loop" || waiting+=("$pid")
+    ! pid_alive "$RUN/$name.pid" || waiting+=("$pid")
+  done
+  ((${#waiting[@]})) || return 0
+  send CONT "${waiting[@]}"
+  send TERM "${waiting[@]}"
+  wait_gone "$drain_seconds" "${waiting[@]}" || {
+    say "still running after $drain_seconds s, killed: $*"
+    send KILL "${waiting[@]}"
+    wait_gone 5 "${waiting[@]}" || fail "these processes do not end: ${waiting[*]}"
+  }
+}
