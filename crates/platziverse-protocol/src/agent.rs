@@ -203,6 +203,7 @@ fn check_length(field: &'static str, text: &str, min: usize) -> Result<(), Paylo
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object with the fields agent and metrics")]
 struct MessageWire<'a> {
     #[serde(borrow)]
     agent: AgentWire<'a>,
@@ -215,6 +216,7 @@ struct MessageWire<'a> {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object with the fields uuid, username, name, hostname and pid")]
 pub(crate) struct AgentWire<'a> {
     #[serde(borrow)]
     uuid: Cow<'a, str>,
@@ -228,6 +230,7 @@ pub(crate) struct AgentWire<'a> {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object with the fields type and value")]
 struct MetricWire<'a> {
     #[serde(borrow, rename = "type")]
     kind: Cow<'a, str>,

@@ -44,6 +44,9 @@ fn refusals() {
     check("hello", InvalidJson, "not JSON");
     check("{", InvalidJson, "not JSON");
     check("[]", InvalidPayload, "wrong shape");
+    check("7", InvalidPayload, "expected an object with the fields agent and metrics");
+    check(r#"{"agent":1}"#, InvalidPayload, "expected an object with the fields uuid");
+    check(&message("1", ""), InvalidPayload, "expected an object with the fields type and value");
     check("{}", InvalidPayload, "missing field `agent`");
     check(r#"{"agent":{},"metrics":[]}"#, InvalidPayload, "missing field `uuid`");
     check(&metric("NaN"), InvalidJson, "not JSON");
