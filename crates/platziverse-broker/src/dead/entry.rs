@@ -1,0 +1,213 @@
+//! A dead letter as a person sees it, whoever made it one.
+
+use std::collections::BTreeMap;
+
+use lapin::types::{AMQPValue, FieldTable};
+use platziverse_protocol::time::Timestamp;
+use serde::Serialize;
+
+use super::{ERROR, ORIGIN, ORIGIN_KEY, REASON, STAGE};
+use crate::message::{Message, from_seconds, text};
+
+const PREVIEW_CHARS: usize = 200;
+
+/// One dead letter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DeadEntry {
+    /// The message id: of its first record.
+    pub id: Option<String>,
+    /// Why: a [`Reason`](platziverse_protocol::dead::Reason), or RabbitMQ's word for what it did
+    /// (`delivery_limit`, `rejected`, …), or `unroutable`.
+    pub reason: String,
+    /// Who gave it up: `gateway`, `worker` or `rabbitmq`.
+    pub stage: String,
+    /// What was wrong with it.
+    pub error: Option<String>,
+    /// The exchange to which a replay publishes it.
+    pub origin_exchange: String,
+    /// The routing key under which a replay publishes it.
+    pub origin_key: String,
+    /// When it was given up, to the second.
+    pub at: Option<Timestamp>,
+    /// Records in it.
+    pub records: u64,
+    /// Bytes of its body.
+    pub bytes: u64,
+    /// Who published it.
+    pub app_id: Option<String>,
+    /// The start of its body, as text.
+    pub preview: String,
+}
+
+/// A dead letter with everything that is known about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DeadMessage {
+    /// What a list shows of it.
+    pub entry: DeadEntry,
+    /// Its headers, those that are text or numbers.
+    pub headers: BTreeMap<String, String>,
+    /// Its body.
+    pub body: Vec<u8>,
+}
+
+/// What RabbitMQ wrote about a message that it dead-lettered itself: the newest of `x-death`.
+#[derive(Debug, Default)]
+struct Death {
+    reason: Option<String>,
+    exchange: Option<String>,
+    key: Option<String>,
+    queue: Option<String>,
+    at: Option<Timestamp>,
+}
+
+impl DeadEntry {
+    pub(crate) fn of(message: &Message) -> Self {
+        let death = message.headers().and_then(Death::newest);
+        let ours = message.header(REASON);
+        let (stage, reason) = match (&ours, &death) {
+            (Some(reason), _) => (message.header(STAGE), reason.clone()),
+            (None, Some(death)) => (None, death.reason.clone().unwrap_or_default()),
+            (None, None) => (None, "unroutable".to_owned()),
+        };
+        let error = message.header(ERROR).or_else(|| death.as_ref().and_then(Death::sentence));
+        let timestamp = message.timestamp();
+        let (exchange, key, at) = match death {
+            Some(death) if ours.is_none() => (death.exchange, death.key, death.at.or(timestamp)),
+            _ => (message.header(ORIGIN), message.header(ORIGIN_KEY), timestamp),
+        };
+        Self {
+            id: message.message_id().map(str::to_owned),
+            reason,
+            stage: stage.unwrap_or_else(|| "rabbitmq".to_owned()),
+            error,
+            origin_exchange: exchange.unwrap_or_else(|| message.exchange.clone()),
+            origin_key: key.unwrap_or_else(|| message.routing_key.clone()),
+            at,
+            records: message.records().unwrap_or(1),
+            bytes: message.body.len() as u64,
+            app_id: message.app_id().map(str::to_owned),
+            preview: preview(&message.body),
+        }
+    }
+}
+
+impl DeadMessage {
+    pub(crate) fn of(message: Message) -> Self {
+        let entry = DeadEntry::of(&message);
+        let headers = message.headers().into_iter().flat_map(|table| table.inner());
+        let shown = headers.filter_map(|(name, value)| Some((name.to_string(), text(value)?)));
+        Self { entry, headers: shown.collect(), body: message.body }
+    }
+}
+
+impl Death {
+    fn newest(headers: &FieldTable) -> Option<Self> {
+        let AMQPValue::FieldArray(deaths) = headers.inner().get("x-death")? else { return None };
+        let AMQPValue::FieldTable(death) = deaths.as_slice().first()? else { return None };
+        let get = |name: &str| death.inner().get(name);
+        let key = match get("routing-keys") {
+            Some(AMQPValue::FieldArray(keys)) => keys.as_slice().first().and_then(text),
+            _ => None,
+        };
+        let at = match get("time") {
+            Some(AMQPValue::Timestamp(seconds)) => from_seconds(*seconds),
+            _ => None,
+        };
+        Some(Self {
+            reason: get("reason").and_then(text),
+            exchange: get("exchange").and_then(text),
+            key,
+            queue: get("queue").and_then(text),
+            at,
+        })
+    }
+
+    fn sentence(&self) -> Option<String> {
+        let (reason, queue) = (self.reason.as_deref()?, self.queue.as_deref()?);
+        Some(match reason {
+            "delivery_limit" => format!("delivered too often from the queue {queue}"),
+            "rejected" => format!("rejected by a consumer of the queue {queue}"),
+            "expired" => format!("waited too long in the queue {queue}"),
+            "maxlen" => format!("the queue {queue} was full"),
+            other => format!("{other} in the queue {queue}"),
+        })
+    }
+}
+
+/// The name of a header that only a dead letter has.
+pub(super) fn is_of_death(name: &str) -> bool {
+    [REASON, STAGE, ERROR, ORIGIN, ORIGIN_KEY, "x-death", "x-delivery-count"].contains(&name)
+        || name.starts_with("x-first-death-")
+        || name.starts_with("x-last-death-")
+}
+
+fn preview(body: &[u8]) -> String {
+    let start = &body[..body.len().min(PREVIEW_CHARS * 4)];
+    String::from_utf8_lossy(start).chars().take(PREVIEW_CHARS).collect::<String>().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology;
+    use lapin::BasicProperties;
+
+    fn message(headers: FieldTable, exchange: &str) -> Message {
+        Message {
+            body: b"{\"a\":1}\n".to_vec(),
+            exchange: exchange.to_owned(),
+            routing_key: "agent.message".to_owned(),
+            redelivered: false,
+            properties: BasicProperties::default()
+                .with_message_id("id-1".into())
+                .with_timestamp(1)
+                .with_headers(headers),
+        }
+    }
+
+    fn word(text: &str) -> AMQPValue {
+        AMQPValue::LongString(text.into())
+    }
+
+    #[test]
+    fn what_reached_no_queue() {
+        let entry = DeadEntry::of(&message(FieldTable::default(), topology::TELEMETRY));
+        assert_eq!((entry.reason.as_str(), entry.stage.as_str()), ("unroutable", "rabbitmq"));
+        assert_eq!(entry.origin_exchange, topology::TELEMETRY);
+        assert_eq!(entry.origin_key, "agent.message");
+        assert_eq!(entry.at.map(Timestamp::as_millis), Some(1000));
+        assert_eq!(entry.preview, "{\"a\":1}");
+    }
+
+    #[test]
+    fn what_we_gave_up() {
+        let mut headers = FieldTable::default();
+        for (name, value) in [(REASON, "invalid_json"), (STAGE, "gateway"), (ORIGIN, "x")] {
+            headers.insert(name.into(), word(value));
+        }
+        let entry = DeadEntry::of(&message(headers, topology::DEAD));
+        assert_eq!((entry.reason.as_str(), entry.stage.as_str()), ("invalid_json", "gateway"));
+        assert_eq!(entry.origin_exchange, "x");
+    }
+
+    #[test]
+    fn what_rabbitmq_gave_up() {
+        let mut death = FieldTable::default();
+        death.insert("reason".into(), word("delivery_limit"));
+        death.insert("queue".into(), word("platziverse.ingest"));
+        death.insert("exchange".into(), word(topology::TELEMETRY));
+        let keys = vec![word("agent.message.3")];
+        death.insert("routing-keys".into(), AMQPValue::FieldArray(keys.into()));
+        death.insert("time".into(), AMQPValue::Timestamp(5));
+        let mut headers = FieldTable::default();
+        let deaths = vec![AMQPValue::FieldTable(death)];
+        headers.insert("x-death".into(), AMQPValue::FieldArray(deaths.into()));
+        let entry = DeadEntry::of(&message(headers, topology::DEAD));
+        assert_eq!((entry.reason.as_str(), entry.stage.as_str()), ("delivery_limit", "rabbitmq"));
+        assert_eq!(entry.origin_exchange, topology::TELEMETRY);
+        assert_eq!(entry.origin_key, "agent.message.3");
+        assert_eq!(entry.at.map(Timestamp::as_millis), Some(5000));
+        let error = entry.error.unwrap();
+        assert_eq!(error, "delivered too often from the queue platziverse.ingest");
+    }
+}

@@ -1,0 +1,161 @@
+//! What can go wrong with RabbitMQ, in words that say what to do.
+
+use std::time::Duration;
+
+use lapin::ErrorKind;
+use platziverse_config::AmqpConfig;
+
+/// AMQP 0-9-1 reply codes.
+const ACCESS_REFUSED: u16 = 403;
+const RESOURCE_LOCKED: u16 = 405;
+const PRECONDITION_FAILED: u16 = 406;
+const NOT_ALLOWED: u16 = 530;
+
+/// An operation on RabbitMQ that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// No connection; the text says what to check.
+    #[error("cannot connect to RabbitMQ at {address} ({hint})")]
+    Connect {
+        /// `host:port/vhost`
+        address: String,
+        /// What to check.
+        hint: String,
+        /// What came back.
+        source: Box<lapin::Error>,
+    },
+    /// No connection in time.
+    #[error(
+        "cannot connect to RabbitMQ at {address}: no answer within {after:?} \
+         (amqp.connect_timeout); is it RabbitMQ that listens there, and is it well?"
+    )]
+    ConnectTimeout {
+        /// `host:port/vhost`
+        address: String,
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// A server without what is needed.
+    #[error("RabbitMQ at {address} is version {version}; version 3.10 or newer is needed")]
+    TooOld {
+        /// `host:port/vhost`
+        address: String,
+        /// What the server says it is.
+        version: String,
+    },
+    /// Something cannot be made to exist.
+    #[error("{}", declaring(what, name, source))]
+    Declare {
+        /// `exchange`, `queue` or `binding`.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// What came back.
+        source: Box<lapin::Error>,
+    },
+    /// RabbitMQ answers, but is not as it needs to be.
+    #[error("preparing RabbitMQ at {address}")]
+    Prepare {
+        /// `host:port/vhost`
+        address: String,
+        /// What came back.
+        source: Box<BrokerError>,
+    },
+    /// An operation on an open connection.
+    #[error("{doing}")]
+    Operation {
+        /// What was tried.
+        doing: String,
+        /// What came back.
+        source: Box<lapin::Error>,
+    },
+    /// An operation on an open connection that was not answered.
+    #[error("{doing}: no answer within {after:?}")]
+    Timeout {
+        /// What was tried.
+        doing: String,
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// RabbitMQ would not take a message back.
+    #[error("{doing}: RabbitMQ {answer}")]
+    Refused {
+        /// What was tried.
+        doing: String,
+        /// What it did instead of confirming.
+        answer: &'static str,
+    },
+}
+
+impl BrokerError {
+    pub(crate) fn connecting(config: &AmqpConfig, source: lapin::Error) -> Self {
+        let hint = match code(&source) {
+            Some(ACCESS_REFUSED) => format!(
+                "it refuses the user {:?}: check amqp.username, amqp.password and the user's \
+                 permissions for the vhost",
+                config.username
+            ),
+            Some(NOT_ALLOWED) => format!(
+                "check that the vhost {:?} (amqp.vhost) exists and that the user {:?} may use it",
+                config.vhost, config.username
+            ),
+            Some(_) => "it closed the connection".to_owned(),
+            None if config.tls => {
+                "is it running? check amqp.host, amqp.port, and amqp.tls with the server's \
+                 certificate"
+                    .to_owned()
+            }
+            None => "is it running? check amqp.host and amqp.port".to_owned(),
+        };
+        Self::Connect { address: config.address(), hint, source: Box::new(source) }
+    }
+
+    pub(crate) fn operation(doing: impl Into<String>, source: lapin::Error) -> Self {
+        Self::Operation { doing: doing.into(), source: Box::new(source) }
+    }
+
+    pub(crate) fn declare(what: &'static str, name: &str, source: lapin::Error) -> Self {
+        Self::Declare { what, name: name.to_owned(), source: Box::new(source) }
+    }
+
+    pub(crate) fn preparing(self, config: &AmqpConfig) -> Self {
+        Self::Prepare { address: config.address(), source: Box::new(self) }
+    }
+
+    /// Whether a queue of that name belongs to another connection.
+    pub(crate) fn is_locked(&self) -> bool {
+        match self {
+            Self::Declare { source, .. } | Self::Operation { source, .. } => {
+                code(source) == Some(RESOURCE_LOCKED)
+            }
+            Self::Prepare { source, .. } => source.is_locked(),
+            Self::Connect { .. }
+            | Self::ConnectTimeout { .. }
+            | Self::TooOld { .. }
+            | Self::Timeout { .. }
+            | Self::Refused { .. } => false,
+        }
+    }
+}
+
+fn declaring(what: &str, name: &str, source: &lapin::Error) -> String {
+    match code(source) {
+        Some(PRECONDITION_FAILED) => format!(
+            "the {what} {name} exists in RabbitMQ with other arguments than the settings say \
+             (limits of queues are in section ingest); either set them back, or empty and delete \
+             the {what}, and it is declared anew"
+        ),
+        Some(ACCESS_REFUSED) => format!(
+            "the user (amqp.username) may not declare the {what} {name}: it needs the permissions \
+             configure, write and read"
+        ),
+        _ => format!("declaring the {what} {name}"),
+    }
+}
+
+fn code(error: &lapin::Error) -> Option<u16> {
+    match error.kind() {
+        ErrorKind::ProtocolError(error) => Some(error.get_id()),
+        _ => None,
+    }
+}

@@ -1,0 +1,163 @@
+//! Exclusive queues of one process: what it listens to, bound and unbound while it runs.
+
+mod bindings;
+mod task;
+
+use std::fmt;
+use std::time::Duration;
+
+use platziverse_service::Drain;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout};
+
+use self::task::{PREFETCH, Task};
+use crate::connection::Link;
+use crate::message::Message;
+use crate::{BrokerError, Context, topology};
+
+/// How long [`LiveHandle::bind`] waits for RabbitMQ.
+const BIND_PATIENCE: Duration = Duration::from_secs(5);
+const COMMANDS: usize = 1_024;
+
+/// An exclusive queue: what it is called, what it is bound to, and its limits.
+#[derive(Clone, Debug)]
+pub struct LiveOptions {
+    /// Names it in readiness and metrics.
+    pub role: &'static str,
+    /// The queue's name.
+    pub queue: String,
+    /// The exchange that it is bound to.
+    pub exchange: &'static str,
+    /// What it is bound to from the start.
+    pub keys: Vec<String>,
+    /// Messages in the queue; beyond it, the oldest are dropped.
+    pub length_max: u32,
+    /// How long a message waits in the queue before it is dropped.
+    pub ttl: Option<Duration>,
+}
+
+impl LiveOptions {
+    /// The queue `platziverse.live.<instance>` of what goes to subscribers, not bound to anything
+    /// yet.
+    pub fn live(instance: &impl fmt::Display, length_max: u32) -> Self {
+        Self {
+            role: "live",
+            queue: format!("{}.{instance}", topology::LIVE),
+            exchange: topology::LIVE,
+            keys: Vec::new(),
+            length_max,
+            ttl: None,
+        }
+    }
+
+    /// The queue `platziverse.heartbeat.<instance>` of everybody's heartbeats.
+    pub fn heartbeat(instance: &impl fmt::Display) -> Self {
+        Self {
+            role: "heartbeat",
+            queue: format!("{}.{instance}", topology::HEARTBEAT),
+            exchange: topology::HEARTBEAT,
+            keys: vec![String::new()],
+            length_max: 10_000,
+            // An old beat says nothing about who lives now.
+            ttl: Some(Duration::from_secs(10)),
+        }
+    }
+}
+
+/// An exclusive queue with its consumer on a connection of its own. After a reconnect it is made
+/// and bound anew; what was published in between is not in it.
+#[derive(Debug)]
+pub struct LiveQueue;
+
+/// Binds and unbinds a [`LiveQueue`]. Clones are handles on the same queue.
+#[derive(Clone, Debug)]
+pub struct LiveHandle {
+    commands: mpsc::Sender<Command>,
+    listening: watch::Receiver<Option<Instant>>,
+}
+
+/// What arrives in a [`LiveQueue`]. Dropped, the queue ends.
+#[derive(Debug)]
+pub struct LiveMessages {
+    incoming: mpsc::Receiver<Message>,
+    drain: Drain,
+}
+
+/// When a binding is in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// RabbitMQ has it.
+    Now,
+    /// RabbitMQ did not answer in time; it is bound as soon as there is a connection.
+    Later,
+}
+
+#[derive(Debug)]
+enum Command {
+    Bind(String, oneshot::Sender<()>),
+    Unbind(String),
+}
+
+impl LiveQueue {
+    /// Connects, declares the queue and consumes it. Later it reconnects by itself, but what is
+    /// wrong at the start is the caller's to tell.
+    pub async fn start(
+        context: &Context,
+        options: LiveOptions,
+    ) -> Result<(LiveHandle, LiveMessages), BrokerError> {
+        let role = options.role;
+        let (commands, orders) = mpsc::channel(COMMANDS);
+        let (outgoing, incoming) = mpsc::channel(usize::from(PREFETCH));
+        let (listening_now, listening) = watch::channel(None);
+        let mut task = Task::new(context, options, orders, outgoing, listening_now);
+        let link = Link::open_first(context).await?;
+        let source = task.listen(link).await?;
+        context.drain.spawn(role, task.run(source));
+        let messages = LiveMessages { incoming, drain: context.drain.clone() };
+        Ok((LiveHandle { commands, listening }, messages))
+    }
+}
+
+impl LiveHandle {
+    /// Binds the queue under `key`, once more if it is already: it stays bound until it is unbound
+    /// as often.
+    pub async fn bind(&self, key: impl Into<String>) -> Bound {
+        let (done, bound) = oneshot::channel();
+        let asking = async {
+            self.commands.send(Command::Bind(key.into(), done)).await.ok()?;
+            bound.await.ok()
+        };
+        match timeout(BIND_PATIENCE, asking).await {
+            Ok(Some(())) => Bound::Now,
+            Ok(None) | Err(_) => Bound::Later,
+        }
+    }
+
+    /// Takes one [`bind`](Self::bind) back. Does not wait for RabbitMQ.
+    pub async fn unbind(&self, key: impl Into<String>) {
+        // A queue that has ended is not bound to anything.
+        let _ = self.commands.send(Command::Unbind(key.into())).await;
+    }
+
+    /// Since when the queue has heard everything that it is bound to; none while it is not
+    /// connected.
+    pub fn listening_since(&self) -> Option<Instant> {
+        *self.listening.borrow()
+    }
+}
+
+impl LiveMessages {
+    /// The next message; none once the process has been asked to end.
+    pub async fn next(&mut self) -> Option<Message> {
+        tokio::select! {
+            biased;
+            () = self.drain.requested() => None,
+            message = self.incoming.recv() => message,
+        }
+    }
+
+    /// A message that is here already.
+    pub fn try_next(&mut self) -> Option<Message> {
+        self.incoming.try_recv().ok()
+    }
+}

@@ -1,0 +1,175 @@
+//! What arrives from RabbitMQ.
+
+use std::convert::Infallible;
+use std::ops::Deref;
+use std::time::Duration;
+
+use lapin::options::{BasicAckOptions, BasicNackOptions};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{Acker, BasicProperties};
+use platziverse_protocol::time::Timestamp;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+/// Settling is a few bytes; not written for so long, the connection is as good as gone.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A message as it arrived.
+#[derive(Debug)]
+pub struct Message {
+    /// The body, unchanged.
+    pub body: Vec<u8>,
+    /// The exchange that it was published to.
+    pub exchange: String,
+    /// The routing key that it was published under.
+    pub routing_key: String,
+    /// Whether it may have been delivered before.
+    pub redelivered: bool,
+    pub(crate) properties: BasicProperties,
+}
+
+impl Message {
+    pub(crate) fn split(delivery: lapin::message::Delivery) -> (Self, Acker) {
+        let message = Self {
+            body: delivery.data,
+            exchange: delivery.exchange.into(),
+            routing_key: delivery.routing_key.into(),
+            redelivered: delivery.redelivered,
+            properties: delivery.properties,
+        };
+        (message, delivery.acker)
+    }
+
+    /// The id of its first record.
+    pub fn message_id(&self) -> Option<&str> {
+        self.properties.message_id().as_ref().map(ShortString::as_str)
+    }
+
+    /// The connection name of the process that published it.
+    pub fn app_id(&self) -> Option<&str> {
+        self.properties.app_id().as_ref().map(ShortString::as_str)
+    }
+
+    /// What kind of message it is: the property `type`.
+    pub fn kind(&self) -> Option<&str> {
+        self.properties.kind().as_ref().map(ShortString::as_str)
+    }
+
+    /// When it was published, to the second.
+    pub fn timestamp(&self) -> Option<Timestamp> {
+        from_seconds((*self.properties.timestamp())?)
+    }
+
+    /// How many records the publisher says are in it.
+    pub fn records(&self) -> Option<u64> {
+        self.value("records").and_then(whole)
+    }
+
+    /// How often it was delivered before and came back; 0 where RabbitMQ does not count.
+    pub fn delivery_count(&self) -> u64 {
+        self.value("x-delivery-count").and_then(whole).unwrap_or(0)
+    }
+
+    /// A header as text.
+    pub fn header(&self, name: &str) -> Option<String> {
+        self.value(name).and_then(text)
+    }
+
+    pub(crate) fn headers(&self) -> Option<&FieldTable> {
+        self.properties.headers().as_ref()
+    }
+
+    fn value(&self, name: &str) -> Option<&AMQPValue> {
+        self.headers()?.inner().get(name)
+    }
+}
+
+pub(crate) fn from_seconds(seconds: u64) -> Option<Timestamp> {
+    let millis = i64::try_from(seconds).ok()?.checked_mul(1000)?;
+    Timestamp::from_millis(millis).ok()
+}
+
+fn whole(value: &AMQPValue) -> Option<u64> {
+    match value {
+        AMQPValue::ShortShortInt(number) => u64::try_from(*number).ok(),
+        AMQPValue::ShortShortUInt(number) => Some(u64::from(*number)),
+        AMQPValue::ShortInt(number) => u64::try_from(*number).ok(),
+        AMQPValue::ShortUInt(number) => Some(u64::from(*number)),
+        AMQPValue::LongInt(number) => u64::try_from(*number).ok(),
+        AMQPValue::LongUInt(number) => Some(u64::from(*number)),
+        AMQPValue::LongLongInt(number) => u64::try_from(*number).ok(),
+        AMQPValue::Timestamp(number) => Some(*number),
+        _ => None,
+    }
+}
+
+pub(crate) fn text(value: &AMQPValue) -> Option<String> {
+    match value {
+        AMQPValue::LongString(text) => Some(text.to_string()),
+        AMQPValue::ShortString(text) => Some(text.to_string()),
+        AMQPValue::Boolean(value) => Some(value.to_string()),
+        value => whole(value).map(|number| number.to_string()),
+    }
+}
+
+/// A message that RabbitMQ keeps until it is settled. It derefs to its [`Message`].
+///
+/// Settling answers true once it is handed to RabbitMQ, and false when the connection that brought
+/// the message is gone: then RabbitMQ delivers it again. Dropped without being settled, it stays
+/// with this consumer until the connection ends.
+#[derive(Debug)]
+pub struct Delivery {
+    message: Message,
+    acker: Acker,
+    /// Keeps the connection open until what came over it can be settled.
+    _alive: mpsc::Sender<Infallible>,
+}
+
+impl Delivery {
+    pub(crate) fn new(delivery: lapin::message::Delivery, alive: mpsc::Sender<Infallible>) -> Self {
+        let (message, acker) = Message::split(delivery);
+        Self { message, acker, _alive: alive }
+    }
+
+    /// The message without the means to settle it.
+    pub fn message(&self) -> &Message {
+        &self.message
+    }
+
+    /// Whether the connection that brought it is gone, so that it will be delivered again.
+    pub fn is_stale(&self) -> bool {
+        self.acker.poisoned()
+    }
+
+    /// RabbitMQ may forget it.
+    pub async fn ack(&self) -> bool {
+        handed(self.acker.ack(BasicAckOptions { multiple: false })).await
+    }
+
+    /// RabbitMQ may forget it and everything that this connection brought before it.
+    pub async fn ack_multiple(&self) -> bool {
+        handed(self.acker.ack(BasicAckOptions { multiple: true })).await
+    }
+
+    /// RabbitMQ shall deliver it again, to whomever.
+    pub async fn requeue(&self) -> bool {
+        handed(self.acker.nack(BasicNackOptions { multiple: false, requeue: true })).await
+    }
+
+    /// RabbitMQ shall make it a dead letter.
+    pub async fn reject(&self) -> bool {
+        handed(self.acker.nack(BasicNackOptions { multiple: false, requeue: false })).await
+    }
+}
+
+impl Deref for Delivery {
+    type Target = Message;
+
+    fn deref(&self) -> &Message {
+        &self.message
+    }
+}
+
+pub(crate) async fn handed(settling: impl Future<Output = Result<bool, lapin::Error>>) -> bool {
+    matches!(timeout(SETTLE_TIMEOUT, settling).await, Ok(Ok(true)))
+}

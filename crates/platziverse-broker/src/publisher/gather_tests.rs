@@ -1,0 +1,286 @@
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const LIMITS: Limits =
+    Limits { batch_records: 3, batch_bytes: 40, window: 2, in_flight: 5, capacity: 1_000_000 };
+
+fn gather(limits: Limits) -> Gather<u32> {
+    let retry = ExponentialBuilder::new()
+        .with_min_delay(Duration::from_millis(50))
+        .with_max_delay(Duration::from_secs(5))
+        .without_max_times();
+    Gather::new(limits, retry)
+}
+
+fn lane(name: &str) -> Lane {
+    Lane::new("x", name, "test")
+}
+
+fn push(gather: &mut Gather<u32>, lane: &Lane, number: u32) {
+    let (lane, id) = (lane.clone(), Uuid::from_u128(number.into()));
+    let line = Bytes::from(format!("line {number:04}\n"));
+    gather.push(Outgoing { lane, id, line, receipt: number });
+}
+
+fn body(parcel: &Parcel) -> String {
+    String::from_utf8(parcel.body.to_vec()).unwrap()
+}
+
+#[test]
+fn lines_gather_while_the_window_is_full() {
+    let (mut gather, now) = (gather(LIMITS), Instant::now());
+    let lane = lane("a");
+    push(&mut gather, &lane, 1);
+    let first = gather.take(now).unwrap();
+    assert_eq!((body(&first).as_str(), first.records), ("line 0001\n", 1));
+    push(&mut gather, &lane, 2);
+    let second = gather.take(now).unwrap();
+    for number in 3..8 {
+        push(&mut gather, &lane, number);
+    }
+    assert!(gather.take(now).is_none());
+    assert_eq!(gather.confirmed(first.ticket).receipts, [1]);
+    let third = gather.take(now).unwrap();
+    assert_eq!(body(&third), "line 0003\nline 0004\nline 0005\n");
+    assert_eq!(third.id, Uuid::from_u128(3));
+    assert_eq!(gather.confirmed(second.ticket).receipts, [2]);
+}
+
+#[test]
+fn a_batch_is_bounded_in_bytes_and_a_long_line_goes_alone() {
+    let (mut gather, now) = (gather(Limits { batch_records: 100, ..LIMITS }), Instant::now());
+    let lane = lane("a");
+    for number in 0..5 {
+        push(&mut gather, &lane, number);
+    }
+    assert_eq!(gather.take(now).unwrap().records, 4);
+    let line = Bytes::from(vec![b'x'; 100]);
+    gather.push(Outgoing { lane: lane.clone(), id: Uuid::nil(), line, receipt: 5 });
+    assert_eq!(gather.take(now).unwrap().records, 1);
+    gather.lost();
+    assert_eq!(gather.take(now).unwrap().records, 4);
+    assert_eq!(gather.take(now).unwrap().records, 1);
+    assert!(gather.take(now).is_none());
+}
+
+#[test]
+fn the_lane_with_the_oldest_line_is_next() {
+    let (mut gather, now) = (gather(LIMITS), Instant::now());
+    for (number, name) in [(1, "b"), (2, "a"), (3, "b"), (4, "c")] {
+        push(&mut gather, &lane(name), number);
+    }
+    let order: Vec<_> = std::iter::from_fn(|| gather.take(now)).map(|p| body(&p)).collect();
+    assert_eq!(order, ["line 0001\nline 0003\n", "line 0002\n", "line 0004\n"]);
+}
+
+#[test]
+fn lines_that_go_alone_do_not_gather() {
+    let (mut gather, now) = (gather(LIMITS), Instant::now());
+    let lane = lane("a").alone();
+    push(&mut gather, &lane, 1);
+    push(&mut gather, &lane, 2);
+    assert_eq!(gather.take(now).unwrap().records, 1);
+    assert_eq!(gather.take(now).unwrap().records, 1);
+}
+
+#[test]
+fn a_refusal_holds_its_lane_only() {
+    let (mut gather, now) = (gather(LIMITS), Instant::now());
+    let (a, b) = (lane("a"), lane("b"));
+    push(&mut gather, &a, 1);
+    let refused = gather.take(now).unwrap();
+    gather.refused(refused.ticket, now);
+    push(&mut gather, &a, 2);
+    push(&mut gather, &b, 3);
+    assert_eq!(body(&gather.take(now).unwrap()), "line 0003\n");
+    assert!(gather.take(now).is_none());
+
+    let later = gather.next_wake().unwrap();
+    assert_eq!((later - now).as_millis(), 50);
+    let again = gather.take(later).unwrap();
+    assert_eq!((again.id, again.body.clone()), (refused.id, refused.body));
+    assert!(gather.take(later).is_none(), "one parcel feels the way");
+    gather.refused(again.ticket, later);
+    assert_eq!((gather.next_wake().unwrap() - later).as_millis(), 100);
+
+    let much_later = later + Duration::from_secs(1);
+    let again = gather.take(much_later).unwrap();
+    assert_eq!(gather.confirmed(again.ticket).receipts, [1]);
+    assert_eq!(body(&gather.take(much_later).unwrap()), "line 0002\n");
+}
+
+#[test]
+fn outcomes_come_in_the_order_of_publishing() {
+    let (mut gather, now) = (gather(LIMITS), Instant::now());
+    let lane = lane("a");
+    push(&mut gather, &lane, 1);
+    let first = gather.take(now).unwrap();
+    push(&mut gather, &lane, 2);
+    let second = gather.take(now).unwrap();
+    assert!(gather.confirmed(second.ticket).receipts.is_empty());
+    gather.lost();
+    let again = gather.take(now).unwrap();
+    assert_eq!(again.id, first.id);
+    assert!(gather.take(now).is_none(), "what is confirmed is not sent again");
+    assert_eq!(gather.confirmed(again.ticket).receipts, [1, 2]);
+    assert!(gather.is_empty());
+}
+
+#[test]
+fn what_is_given_up_comes_back_once() {
+    let (mut gather, now) = (gather(LIMITS), Instant::now());
+    let lane = lane("a");
+    for number in 0..6 {
+        push(&mut gather, &lane, number);
+    }
+    let parcel = gather.take(now).unwrap();
+    let settled = gather.abandon();
+    assert_eq!(settled.receipts, [0, 1, 2, 3, 4, 5]);
+    assert_eq!(settled.cost, 6 * (10 + ENTRY_OVERHEAD));
+    assert!(gather.is_empty() && gather.take(now).is_none());
+    assert!(gather.confirmed(parcel.ticket).receipts.is_empty());
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Push(u8),
+    Take,
+    Confirm(usize),
+    Refuse(usize),
+    Lose,
+    Wait,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        6 => (0u8..3).prop_map(Step::Push),
+        4 => Just(Step::Take),
+        3 => any::<usize>().prop_map(Step::Confirm),
+        2 => any::<usize>().prop_map(Step::Refuse),
+        1 => Just(Step::Lose),
+        1 => Just(Step::Wait),
+    ];
+    prop::collection::vec(step, 0..200)
+}
+
+/// A gather with the world around it.
+struct World {
+    gather: Gather<u32>,
+    lanes: Vec<Lane>,
+    now: Instant,
+    pushed: u32,
+    taken_in: usize,
+    given_back: usize,
+    on_the_way: Vec<Parcel>,
+    /// For each lane: what was published, and what was settled.
+    published: Vec<Vec<u32>>,
+    settled: Vec<Vec<u32>>,
+    /// What a message with this id had in it when it was sent first.
+    bodies: HashMap<Uuid, Bytes>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            gather: gather(LIMITS),
+            lanes: vec![lane("a"), lane("b"), lane("c").alone()],
+            now: Instant::now(),
+            pushed: 0,
+            taken_in: 0,
+            given_back: 0,
+            on_the_way: Vec::new(),
+            published: vec![Vec::new(); 3],
+            settled: vec![Vec::new(); 3],
+            bodies: HashMap::new(),
+        }
+    }
+
+    fn step(&mut self, step: &Step) {
+        match step {
+            Step::Push(lane) => {
+                let lane = usize::from(*lane);
+                self.pushed += 1;
+                self.taken_in += 10 + ENTRY_OVERHEAD;
+                self.published[lane].push(self.pushed);
+                push(&mut self.gather, &self.lanes[lane], self.pushed);
+            }
+            Step::Take => self.take(),
+            Step::Confirm(which) => {
+                if let Some(parcel) = self.pick(*which) {
+                    let lane = self.lanes.iter().position(|l| *l == parcel.lane).unwrap();
+                    let settled = self.gather.confirmed(parcel.ticket);
+                    self.given_back += settled.cost;
+                    self.settled[lane].extend(settled.receipts);
+                }
+            }
+            Step::Refuse(which) => {
+                if let Some(parcel) = self.pick(*which) {
+                    self.gather.refused(parcel.ticket, self.now);
+                }
+            }
+            Step::Lose => {
+                self.on_the_way.clear();
+                self.gather.lost();
+            }
+            Step::Wait => self.now += Duration::from_secs(10),
+        }
+    }
+
+    fn pick(&mut self, which: usize) -> Option<Parcel> {
+        let count = self.on_the_way.len();
+        (count > 0).then(|| self.on_the_way.remove(which % count))
+    }
+
+    fn take(&mut self) {
+        let Some(parcel) = self.gather.take(self.now) else { return };
+        let first = self.bodies.entry(parcel.id).or_insert_with(|| parcel.body.clone());
+        assert_eq!(*first, parcel.body, "sent again, it is the same message");
+        let most = if parcel.lane.is_alone() { 1 } else { LIMITS.batch_records };
+        assert!((1..=most).contains(&parcel.records));
+        assert_eq!(body(&parcel).lines().count(), parcel.records);
+        self.on_the_way.push(parcel);
+    }
+
+    fn check(&self) {
+        assert!(self.on_the_way.len() <= LIMITS.in_flight);
+        for lane in &self.lanes {
+            let count = self.on_the_way.iter().filter(|parcel| parcel.lane == *lane).count();
+            assert!(count <= LIMITS.window);
+        }
+        for (published, settled) in self.published.iter().zip(&self.settled) {
+            assert!(published.starts_with(settled), "{published:?} {settled:?}");
+        }
+    }
+
+    /// Lets RabbitMQ confirm everything.
+    fn finish(&mut self) {
+        for _ in 0..10_000 {
+            for step in [Step::Wait, Step::Take, Step::Confirm(0)] {
+                self.step(&step);
+            }
+            if self.gather.is_empty() {
+                break;
+            }
+        }
+        assert!(self.gather.is_empty());
+        assert_eq!(self.published, self.settled);
+        assert_eq!(self.taken_in, self.given_back);
+        assert!(self.gather.ready.is_empty() && self.gather.held.is_empty());
+        assert!(self.gather.names.is_empty() && self.gather.in_flight == 0);
+    }
+}
+
+proptest! {
+    #[test]
+    fn everything_is_settled_once_and_in_order(steps in steps()) {
+        let mut world = World::new();
+        for step in &steps {
+            world.step(step);
+            world.check();
+        }
+        world.finish();
+    }
+}

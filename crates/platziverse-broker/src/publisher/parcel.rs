@@ -1,0 +1,82 @@
+//! One AMQP message on its way.
+
+use lapin::options::BasicPublishOptions;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{BasicProperties, Channel, Confirmation, PublisherConfirm};
+use platziverse_protocol::record::CONTENT_TYPE;
+use platziverse_protocol::time::Timestamp;
+
+use super::gather::{Parcel, Ticket};
+use super::lane::{Lane, short};
+
+/// What RabbitMQ made of a message.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Confirmed,
+    /// Not now: a queue is full, or has no leader.
+    Refused,
+    /// It reached no queue. lapin may have attached the return to another message's confirm.
+    Returned,
+    /// The channel or the connection is gone.
+    Lost(lapin::Error),
+    /// lapin did not ask for confirms on this channel.
+    ConfirmsOff,
+}
+
+/// The answer to a parcel.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) ticket: Ticket,
+    pub(crate) answer: Answer,
+}
+
+/// Publishes and waits for the confirm. The first poll queues the frames.
+pub(crate) async fn send(channel: Channel, parcel: Parcel, properties: BasicProperties) -> Reply {
+    let answer = match publish(&channel, &parcel, properties).await {
+        Err(error) => Answer::Lost(error),
+        Ok(confirm) => match confirm.await {
+            Err(error) => Answer::Lost(error),
+            Ok(Confirmation::Ack(None)) => Answer::Confirmed,
+            Ok(Confirmation::Nack(None)) => Answer::Refused,
+            Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_))) => Answer::Returned,
+            Ok(Confirmation::NotRequested) => Answer::ConfirmsOff,
+        },
+    };
+    Reply { ticket: parcel.ticket, answer }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the publisher, which awaits the confirm")]
+async fn publish(
+    channel: &Channel,
+    parcel: &Parcel,
+    properties: BasicProperties,
+) -> Result<PublisherConfirm, lapin::Error> {
+    let lane = &parcel.lane;
+    let options = BasicPublishOptions { mandatory: lane.is_mandatory(), immediate: false };
+    let (exchange, key) = (short(lane.exchange()), short(lane.routing_key()));
+    channel.basic_publish(exchange, key, options, &parcel.body, properties).await
+}
+
+const PERSISTENT: u8 = 2;
+
+/// The properties that every message carries.
+pub(crate) fn properties(parcel: &Parcel, app_id: &ShortString, now: Timestamp) -> BasicProperties {
+    BasicProperties::default()
+        .with_delivery_mode(PERSISTENT)
+        .with_message_id(short(&parcel.id.to_string()))
+        .with_app_id(app_id.clone())
+        .with_type(short(parcel.lane.kind()))
+        .with_content_type(CONTENT_TYPE.into())
+        .with_timestamp(u64::try_from(now.as_millis() / 1000).unwrap_or(0))
+        .with_headers(headers(&parcel.lane, parcel.records))
+}
+
+fn headers(lane: &Lane, records: usize) -> FieldTable {
+    let mut headers = FieldTable::default();
+    let records = i64::try_from(records).unwrap_or(i64::MAX);
+    headers.insert("records".into(), AMQPValue::LongLongInt(records));
+    for (name, value) in lane.headers() {
+        headers.insert((*name).into(), AMQPValue::LongString(value.as_str().into()));
+    }
+    headers
+}

@@ -1,0 +1,344 @@
+//! The task that owns the publishing connection and its one channel.
+//!
+//! lapin mixes confirms up when several tasks publish on a channel, and buffers without bound while
+//! RabbitMQ blocks the connection; one task, a window and a budget in bytes keep both away.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use lapin::options::ConfirmSelectOptions;
+use lapin::types::ShortString;
+use lapin::{Channel, Event};
+use platziverse_service::{Drain, Latch, chain, clock};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{Instant, sleep_until};
+
+use super::PublisherOptions;
+use super::gather::{Gather, Limits, Settled};
+use super::lane::{LINE_BYTES_MAX, Outcome, Outgoing, Receipt, short};
+use super::parcel::{self, Answer, Reply};
+use crate::connection::{Link, within};
+use crate::metrics::PublisherMetrics;
+use crate::retry::{self, Retry};
+use crate::{BrokerError, Context};
+
+/// AMQP messages of all lanes that await their confirms. Many lanes of few lines, as the topics of
+/// many devices make them, need more than one lane's window.
+const IN_FLIGHT_MAX: usize = 256;
+/// Lines taken in at a time.
+const ARRIVALS_MAX: usize = 1024;
+/// Without any answer for so long, the connection is dead. A single message may take longer: a
+/// queue without a leader must not stop the others.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// At most one log line about refusals in this time.
+const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+type Sending = Pin<Box<dyn Future<Output = Reply> + Send>>;
+
+/// The room for lines, given back as they are settled.
+#[derive(Debug)]
+pub(super) struct Room {
+    permits: Arc<Semaphore>,
+    capacity: usize,
+}
+
+impl Room {
+    pub(super) fn new(permits: Arc<Semaphore>, capacity: usize) -> Self {
+        Self { permits, capacity }
+    }
+
+    fn used(&self) -> i64 {
+        let used = self.capacity.saturating_sub(self.permits.available_permits());
+        i64::try_from(used).unwrap_or(i64::MAX)
+    }
+}
+
+/// How a connection's use ended.
+enum End {
+    /// All handles are dropped and everything is confirmed.
+    Finished,
+    Forced,
+    Lost(String),
+}
+
+pub(super) struct Task<R> {
+    context: Context,
+    incoming: mpsc::UnboundedReceiver<Outgoing<R>>,
+    arrivals: Vec<Outgoing<R>>,
+    open: bool,
+    gather: Gather<R>,
+    room: Room,
+    app_id: ShortString,
+    metrics: PublisherMetrics,
+    latch: Latch,
+    retry: Retry,
+    refusal_logged: Option<Instant>,
+}
+
+/// What belongs to one connection.
+struct Wire {
+    link: Link,
+    confirms: FuturesUnordered<Sending>,
+    blocked: bool,
+    last_answer: Instant,
+}
+
+impl<R: Receipt> Task<R> {
+    pub(super) fn new(
+        context: &Context,
+        options: PublisherOptions,
+        incoming: mpsc::UnboundedReceiver<Outgoing<R>>,
+        room: Room,
+    ) -> Self {
+        let limits = Limits {
+            batch_records: options.batch_records,
+            batch_bytes: options.batch_bytes.min(LINE_BYTES_MAX),
+            window: options.window.max(1),
+            in_flight: IN_FLIGHT_MAX.max(options.window),
+            capacity: room.capacity,
+        };
+        Self {
+            incoming,
+            arrivals: Vec::with_capacity(ARRIVALS_MAX),
+            open: true,
+            gather: Gather::new(limits, retry::refused()),
+            room,
+            app_id: short(&context.name),
+            metrics: context.metrics.publisher(options.role),
+            latch: context.latch(options.role),
+            retry: Retry::default(),
+            refusal_logged: None,
+            context: context.clone(),
+        }
+    }
+
+    pub(super) async fn run(mut self, first: Link) {
+        let mut next = Some(first);
+        while let Some(link) = next.take() {
+            let mut wire = Wire {
+                blocked: link.connection.status().blocked(),
+                link,
+                confirms: FuturesUnordered::new(),
+                last_answer: Instant::now(),
+            };
+            let end = self.serve(&mut wire).await;
+            // Dropped confirms would be kept by lapin, which then waits for them.
+            drop(wire.confirms);
+            wire.link.close().await;
+            if let End::Lost(why) = end {
+                self.metrics.reconnects.inc();
+                self.latch.not_ready(why);
+                self.gather.lost();
+                next = self.reconnect().await;
+            }
+        }
+        self.finish();
+    }
+
+    /// Connects again; none if that is no longer needed.
+    async fn reconnect(&mut self) -> Option<Link> {
+        loop {
+            let drain = self.context.drain.clone();
+            let attempt = async {
+                tokio::time::sleep(self.retry.delay()).await;
+                Link::open(&self.context).await
+            };
+            let opened = tokio::select! {
+                opened = attempt => opened,
+                () = drain.forced() => return None,
+            };
+            match opened {
+                Ok(link) => return Some(link),
+                Err(error) => self.latch.not_ready(chain(&error)),
+            }
+            if self.incoming.is_closed() && self.incoming.is_empty() && self.gather.is_empty() {
+                return None;
+            }
+        }
+    }
+
+    async fn serve(&mut self, wire: &mut Wire) -> End {
+        if let Err(error) = confirm_select(&wire.link.channel).await {
+            return End::Lost(chain(&error));
+        }
+        self.tell_blocked(wire, None);
+        let drain: Drain = self.context.drain.clone();
+        let mut forced = pin!(drain.forced());
+        loop {
+            self.fill(wire).await;
+            if !self.open && self.gather.is_empty() {
+                return End::Finished;
+            }
+            let wake = self.wake(wire);
+            let lost = tokio::select! {
+                _ = self.incoming.recv_many(&mut self.arrivals, ARRIVALS_MAX), if self.open => {
+                    self.take_in();
+                    None
+                }
+                Some(reply) = wire.confirms.next() => self.settle(wire, reply),
+                event = wire.link.events.next() => self.note(wire, event),
+                () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {
+                    stalled(wire)
+                }
+                () = &mut forced => return End::Forced,
+            };
+            self.metrics.buffered.set(self.room.used());
+            if let Some(why) = lost {
+                return End::Lost(why);
+            }
+        }
+    }
+
+    fn take_in(&mut self) {
+        if self.arrivals.is_empty() {
+            self.open = false;
+        }
+        for outgoing in self.arrivals.drain(..) {
+            self.gather.push(outgoing);
+        }
+    }
+
+    /// Sends what there is room for, in order.
+    async fn fill(&mut self, wire: &mut Wire) {
+        let now = Instant::now();
+        while !wire.blocked
+            && let Some(parcel) = self.gather.take(now)
+        {
+            if wire.confirms.is_empty() {
+                wire.last_answer = now;
+            }
+            let properties = parcel::properties(&parcel, &self.app_id, clock::now());
+            let channel = wire.link.channel.clone();
+            let mut sending: Sending = Box::pin(parcel::send(channel, parcel, properties));
+            // The first poll takes the delivery tag and queues the frames: done here, in order.
+            let first = poll_fn(|context| Poll::Ready(sending.as_mut().poll(context))).await;
+            wire.confirms.push(match first {
+                Poll::Ready(reply) => Box::pin(std::future::ready(reply)),
+                Poll::Pending => sending,
+            });
+        }
+    }
+
+    /// When there is something to do although nothing happens.
+    fn wake(&self, wire: &Wire) -> Option<Instant> {
+        if wire.blocked {
+            return None;
+        }
+        let stalled = (!wire.confirms.is_empty()).then(|| wire.last_answer + ANSWER_TIMEOUT);
+        [self.gather.next_wake(), stalled].into_iter().flatten().min()
+    }
+
+    /// Notes an answer; says why the connection cannot be used any more, if so.
+    fn settle(&mut self, wire: &mut Wire, reply: Reply) -> Option<String> {
+        wire.last_answer = Instant::now();
+        match reply.answer {
+            Answer::Confirmed => {
+                self.retry.reset();
+                self.metrics.messages.inc();
+                let settled = self.gather.confirmed(reply.ticket);
+                self.metrics.records.inc_by(settled.receipts.len() as u64);
+                self.resolve(settled, Outcome::Confirmed);
+                None
+            }
+            Answer::Refused => {
+                self.metrics.refused.inc();
+                self.log_refusal(wire.last_answer);
+                self.gather.refused(reply.ticket, wire.last_answer);
+                None
+            }
+            Answer::Returned => {
+                self.metrics.returned.inc();
+                tracing::error!(
+                    "RabbitMQ returned a message: it reached no queue, so a binding or a queue is \
+                     missing. Everything is declared again and what is not confirmed is resent"
+                );
+                Some("a message reached no queue; declaring everything again".to_owned())
+            }
+            Answer::Lost(error) => Some(format!("the connection was lost: {error}")),
+            Answer::ConfirmsOff => Some("the channel does not confirm".to_owned()),
+        }
+    }
+
+    fn log_refusal(&mut self, now: Instant) {
+        if self.refusal_logged.is_none_or(|last| now - last >= REFUSAL_LOG_INTERVAL) {
+            self.refusal_logged = Some(now);
+            tracing::warn!(
+                "RabbitMQ refuses messages for now (a queue is full, or has no leader); they are \
+                 kept and tried again"
+            );
+        }
+    }
+
+    fn resolve(&self, settled: Settled<R>, outcome: Outcome) {
+        self.room.permits.add_permits(settled.cost);
+        for receipt in settled.receipts {
+            receipt.resolve(outcome);
+        }
+    }
+
+    fn note(&mut self, wire: &mut Wire, event: Option<Event>) -> Option<String> {
+        match event {
+            Some(Event::ConnectionBlocked(reason)) => {
+                wire.blocked = true;
+                self.tell_blocked(wire, Some(reason));
+                None
+            }
+            Some(Event::ConnectionUnblocked) => {
+                wire.blocked = false;
+                wire.last_answer = Instant::now();
+                self.tell_blocked(wire, None);
+                None
+            }
+            Some(Event::Error(error)) => Some(format!("the connection was lost: {error}")),
+            None => Some("the connection was lost".to_owned()),
+            Some(_) => None,
+        }
+    }
+
+    fn tell_blocked(&self, wire: &Wire, reason: Option<String>) {
+        if wire.blocked {
+            let reason = reason.unwrap_or_else(|| "out of memory or disk".to_owned());
+            self.latch.not_ready(format!("RabbitMQ blocks publishers: {reason}"));
+        } else {
+            self.latch.ready();
+        }
+    }
+
+    /// Ends: what is left is abandoned, and nothing more is taken in.
+    fn finish(mut self) {
+        self.room.permits.close();
+        self.incoming.close();
+        while let Ok(outgoing) = self.incoming.try_recv() {
+            self.gather.push(outgoing);
+        }
+        let settled = self.gather.abandon();
+        if !settled.receipts.is_empty() {
+            let count = settled.receipts.len();
+            tracing::warn!(
+                count,
+                "ended with {count} records unconfirmed; nobody was told otherwise"
+            );
+        }
+        self.resolve(settled, Outcome::Abandoned);
+        self.metrics.buffered.set(0);
+    }
+}
+
+async fn confirm_select(channel: &Channel) -> Result<(), BrokerError> {
+    const DOING: &str = "switching publisher confirms on";
+    within(DOING, async {
+        let selected = channel.confirm_select(ConfirmSelectOptions::default()).await;
+        selected.map_err(|source| BrokerError::operation(DOING, source))
+    })
+    .await
+}
+
+fn stalled(wire: &Wire) -> Option<String> {
+    let silent = !wire.confirms.is_empty() && wire.last_answer.elapsed() >= ANSWER_TIMEOUT;
+    silent.then(|| format!("RabbitMQ confirmed nothing for {ANSWER_TIMEOUT:?}"))
+}

@@ -1,0 +1,61 @@
+//! Makes RabbitMQ have what a [`Topology`] says.
+
+use lapin::options::{
+    ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, ExchangeKind};
+
+use super::{Binding, Destination, Exchange, Kind, Queue, Topology};
+use crate::BrokerError;
+use crate::publisher::short;
+
+/// Declares everything, in an order in which nothing can get lost in between.
+pub(crate) async fn declare(channel: &Channel, topology: &Topology) -> Result<(), BrokerError> {
+    for exchange in &topology.exchanges {
+        let declared = declare_exchange(channel, exchange).await;
+        declared.map_err(|source| BrokerError::declare("exchange", exchange.name, source))?;
+    }
+    for queue in &topology.queues {
+        let declared = declare_queue(channel, queue).await;
+        declared.map_err(|source| BrokerError::declare("queue", &queue.name, source))?;
+    }
+    for binding in &topology.bindings {
+        let name = format!("{} of {}", binding.key, binding.source);
+        let bound = bind(channel, binding).await;
+        bound.map_err(|source| BrokerError::declare("binding", &name, source))?;
+    }
+    Ok(())
+}
+
+async fn declare_exchange(channel: &Channel, exchange: &Exchange) -> Result<(), lapin::Error> {
+    let kind = match exchange.kind {
+        Kind::Topic => ExchangeKind::Topic,
+        Kind::Fanout => ExchangeKind::Fanout,
+    };
+    let mut arguments = FieldTable::default();
+    if let Some(alternate) = exchange.alternate {
+        arguments.insert("alternate-exchange".into(), AMQPValue::LongString(alternate.into()));
+    }
+    let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    channel.exchange_declare(short(exchange.name), kind, options, arguments).await
+}
+
+async fn declare_queue(channel: &Channel, queue: &Queue) -> Result<(), lapin::Error> {
+    let options = QueueDeclareOptions::durable();
+    channel.queue_declare(short(&queue.name), options, queue.table()).await.map(|_| ())
+}
+
+async fn bind(channel: &Channel, binding: &Binding) -> Result<(), lapin::Error> {
+    let (source, key) = (short(binding.source), short(&binding.key));
+    match &binding.destination {
+        Destination::Queue(name) => {
+            let options = QueueBindOptions::default();
+            channel.queue_bind(short(name), source, key, options, FieldTable::default()).await
+        }
+        Destination::Exchange(name) => {
+            let options = ExchangeBindOptions::default();
+            channel.exchange_bind(short(name), source, key, options, FieldTable::default()).await
+        }
+    }
+}

@@ -1,0 +1,128 @@
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use platziverse_broker::dead::{self, DeadLetter, Selection};
+use platziverse_broker::{Lane, Outgoing, Publisher, topology};
+use platziverse_config::IngestConfig;
+use platziverse_protocol::dead::{Reason, Stage};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use crate::world::*;
+
+async fn bury(publisher: &TestPublisher, number: u128, reason: Reason) {
+    let letter = DeadLetter {
+        reason,
+        stage: Stage::Worker,
+        error: "it is bad",
+        origin_exchange: topology::TELEMETRY,
+        origin_key: "agent.message",
+    };
+    let (receipt, outcome) = oneshot::channel();
+    let line = Bytes::from(format!("{{\"number\":{number}}}\n"));
+    let outgoing =
+        Outgoing { lane: Lane::dead(&letter), id: Uuid::from_u128(number), line, receipt };
+    publisher.publish(outgoing).await.unwrap();
+    confirmed(vec![outcome]).await;
+}
+
+fn id(number: u128) -> String {
+    Uuid::from_u128(number).to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listed_shown_replayed_and_purged() {
+    let world = World::new();
+    let context = world.context(&IngestConfig::default());
+    let publisher: TestPublisher = Publisher::start(&context, OPTIONS).await.unwrap();
+    let reasons = [Reason::InvalidJson, Reason::DatabaseRefused, Reason::InvalidJson];
+    for (number, reason) in (1..).zip(reasons) {
+        bury(&publisher, number, reason).await;
+    }
+    let operator = world.operator().await;
+    let ids = async |selection: &Selection, limit| -> Vec<_> {
+        let entries = dead::list(&operator, selection, limit).await.unwrap();
+        entries.into_iter().filter_map(|entry| entry.id).collect()
+    };
+    // Looking changes nothing, however often.
+    for _ in 0..3 {
+        eventually("all are back", async || ids(&Selection::All, 10).await.len() == 3).await;
+    }
+    assert_eq!(ids(&Selection::All, 2).await, [id(1), id(2)]);
+    assert_eq!(ids(&Selection::Reason("invalid_json".to_owned()), 10).await, [id(1), id(3)]);
+
+    let shown = dead::show(&operator, &id(2)).await.unwrap().unwrap();
+    assert_eq!(numbers(&shown.body), [2]);
+    assert_eq!(shown.entry.reason, "database_refused");
+    assert_eq!(shown.entry.stage, "worker");
+    assert_eq!(shown.entry.error.as_deref(), Some("it is bad"));
+    assert_eq!(shown.entry.records, 1);
+    assert!(shown.entry.at.is_some());
+    assert_eq!(shown.headers["origin"], topology::TELEMETRY);
+    assert!(dead::show(&operator, "nobody").await.unwrap().is_none());
+
+    let one = Selection::Ids(BTreeSet::from([id(2)]));
+    assert_eq!(dead::replay(&operator, &one).await.unwrap(), 1);
+    let mut deliveries = consume(&context, topology::INGEST, 10).await;
+    let delivery = next(&mut deliveries).await;
+    assert_eq!(numbers(&delivery.body), [2]);
+    assert_eq!(delivery.message_id(), Some(id(2).as_str()));
+    assert_eq!(delivery.app_id(), Some(&*context.name), "the first publisher's");
+    assert_eq!(delivery.kind(), Some("agent.message"));
+    assert_eq!((delivery.records(), delivery.header("reason")), (Some(1), None));
+
+    let reason = Selection::Reason("invalid_json".to_owned());
+    assert_eq!(dead::purge(&operator, &reason).await.unwrap(), 2);
+    assert_eq!(dead::purge(&operator, &Selection::All).await.unwrap(), 0);
+    assert!(ids(&Selection::All, 10).await.is_empty());
+    operator.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_rabbitmq_gave_up_says_where_it_was() {
+    let world = World::new();
+    let context = world.context(&IngestConfig::default());
+    let publisher: TestPublisher = Publisher::start(&context, OPTIONS).await.unwrap();
+    confirmed(vec![publish(&publisher, &telemetry(), 9).await]).await;
+    let mut deliveries = consume(&context, topology::INGEST, 10).await;
+    assert!(next(&mut deliveries).await.reject().await);
+    let operator = world.operator().await;
+    let listed = async || !dead::list(&operator, &Selection::All, 10).await.unwrap().is_empty();
+    eventually("it is a dead letter", listed).await;
+    let entries = dead::list(&operator, &Selection::All, 10).await.unwrap();
+    let entry = &entries[0];
+    assert_eq!((entry.reason.as_str(), entry.stage.as_str()), ("rejected", "rabbitmq"));
+    assert_eq!(entry.origin_exchange, topology::TELEMETRY);
+    assert_eq!(entry.origin_key, "agent.message");
+    let error = entry.error.as_deref().unwrap();
+    assert_eq!(error, "rejected by a consumer of the queue platziverse.ingest");
+
+    assert_eq!(dead::replay(&operator, &Selection::All).await.unwrap(), 1);
+    assert_eq!(numbers(&next(&mut deliveries).await.body), [9]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_to_nowhere_keeps_the_letter() {
+    let world = World::new();
+    let context = world.context(&IngestConfig::default());
+    let operator = world.operator().await;
+    operator.declare(&context.topology).await.unwrap();
+    let publisher: TestPublisher = Publisher::start(&context, OPTIONS).await.unwrap();
+    let letter = DeadLetter {
+        reason: Reason::UnknownTopic,
+        stage: Stage::Gateway,
+        error: "",
+        origin_exchange: topology::LIVE,
+        origin_key: "nobody",
+    };
+    let lane = Lane::dead(&letter);
+    confirmed(vec![publish(&publisher, &lane, 1).await]).await;
+    let error = dead::replay(&operator, &Selection::All).await.unwrap_err().to_string();
+    let wanted = "publishing to platziverse.live under \"nobody\": RabbitMQ returned it: it \
+                  reaches no queue there";
+    assert_eq!(error, wanted);
+    operator.close().await;
+    let operator = world.operator().await;
+    let kept = async || dead::list(&operator, &Selection::All, 9).await.unwrap().len() == 1;
+    eventually("it is still there", kept).await;
+}

@@ -1,0 +1,203 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use platziverse_broker::{Lane, Outcome, Publisher, PublisherOptions, topology};
+use platziverse_config::IngestConfig;
+use tokio::sync::oneshot;
+
+use crate::world::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_arrive_in_order_and_share_messages() {
+    let world = World::new();
+    let context = world.context(&IngestConfig::default());
+    let publisher: TestPublisher = Publisher::start(&context, OPTIONS).await.unwrap();
+    let mut outcomes = Vec::new();
+    for number in 0..2_000 {
+        outcomes.push(publish(&publisher, &telemetry(), number).await);
+    }
+    confirmed(outcomes).await;
+
+    let mut deliveries = consume(&context, topology::INGEST, 100).await;
+    let (mut got, mut messages) = (Vec::new(), 0);
+    while got.len() < 2_000 {
+        let delivery = next(&mut deliveries).await;
+        let lines = numbers(&delivery.body);
+        let first = uuid::Uuid::from_u128(lines[0]).to_string();
+        assert_eq!(delivery.message_id(), Some(first.as_str()));
+        assert_eq!(delivery.records(), Some(lines.len() as u64));
+        assert_eq!(delivery.app_id(), Some(&*context.name));
+        assert_eq!(delivery.kind(), Some("agent.message"));
+        assert_eq!(delivery.exchange, topology::TELEMETRY);
+        assert_eq!(delivery.routing_key, "agent.message");
+        assert!(delivery.timestamp().is_some() && !delivery.redelivered);
+        assert!(delivery.ack_multiple().await);
+        got.extend(lines);
+        messages += 1;
+    }
+    assert_eq!(got, (0..2_000).collect::<Vec<_>>());
+    assert!(messages < 500, "{messages} messages for 2000 lines");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_makes_lines_wait_and_loses_none() {
+    let world = World::new();
+    let context = world.context(&IngestConfig { queue_length_max: 5, ..IngestConfig::default() });
+    let options = PublisherOptions { batch_records: 1, ..OPTIONS };
+    let publisher: TestPublisher = Publisher::start(&context, options).await.unwrap();
+    let mut outcomes = Vec::new();
+    for number in 0..60 {
+        outcomes.push(publish(&publisher, &telemetry(), number).await);
+    }
+    let waiting = confirmed(outcomes);
+    tokio::pin!(waiting);
+    let refused = async || context_shows_refusals(&world, &context).await;
+    tokio::select! {
+        () = &mut waiting => panic!("60 lines do not fit into a queue of 5"),
+        () = eventually("RabbitMQ refuses", refused) => {}
+    }
+    let mut deliveries = consume(&context, topology::INGEST, 10).await;
+    let draining = async {
+        let mut got = BTreeSet::new();
+        while got.len() < 60 {
+            let delivery = next(&mut deliveries).await;
+            got.extend(numbers(&delivery.body));
+            delivery.ack().await;
+        }
+        got
+    };
+    let (got, ()) = tokio::join!(draining, waiting);
+    assert_eq!(got, (0..60).collect());
+}
+
+/// Whether the queue holds its limit and the publisher still has lines.
+async fn context_shows_refusals(world: &World, context: &platziverse_broker::Context) -> bool {
+    let path = format!("queues/{}/{}", context.amqp.vhost, topology::INGEST);
+    world.call("GET", &path, "")["messages"].as_u64().is_some_and(|count| count >= 5)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_connection_loses_no_line() {
+    let world = World::new();
+    let context = world.context(&IngestConfig::default());
+    let options = PublisherOptions { batch_records: 5, ..OPTIONS };
+    let publisher: TestPublisher = Publisher::start(&context, options).await.unwrap();
+    eventually("listed", async || !world.connections().is_empty()).await;
+    // Lines are published until the connection has been closed under them twice.
+    let closed = AtomicBool::new(false);
+    let sending = async {
+        let mut outcomes = Vec::new();
+        while !closed.load(Ordering::Relaxed) {
+            for _ in 0..10 {
+                let number = outcomes.len() as u128;
+                outcomes.push(publish(&publisher, &telemetry(), number).await);
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let count = outcomes.len() as u128;
+        confirmed(outcomes).await;
+        count
+    };
+    let closing = async {
+        let first = world.close_connections().await;
+        let renewed = async || world.connections().iter().any(|name| !first.contains(name));
+        eventually("connected again", renewed).await;
+        world.close_connections().await;
+        closed.store(true, Ordering::Relaxed);
+    };
+    let (count, ()) = tokio::join!(sending, closing);
+
+    let mut deliveries = consume(&context, topology::INGEST, 100).await;
+    let (mut got, mut bodies) = (BTreeSet::new(), BTreeMap::new());
+    while got.len() < usize::try_from(count).unwrap() {
+        let delivery = next(&mut deliveries).await;
+        let id = delivery.message_id().unwrap().to_owned();
+        // What is sent again is the same message under the same id.
+        let body = bodies.entry(id).or_insert_with(|| delivery.body.clone());
+        assert_eq!(*body, delivery.body);
+        got.extend(numbers(&delivery.body));
+        delivery.ack().await;
+    }
+    assert_eq!(got, (0..count).collect());
+    eventually("ready again", async || context.readiness.is_ready()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_reaches_no_queue_goes_to_the_dead_letters() {
+    let world = World::new();
+    let context = world.context(&IngestConfig::default());
+    let publisher: TestPublisher = Publisher::start(&context, OPTIONS).await.unwrap();
+    let unknown = Lane::new(topology::TELEMETRY, "nobody.wants", "x");
+    confirmed(vec![publish(&publisher, &unknown, 7).await]).await;
+    let mut dead = consume(&context, topology::DEAD, 10).await;
+    let delivery = next(&mut dead).await;
+    assert_eq!(numbers(&delivery.body), [7]);
+    assert_eq!(delivery.routing_key, "nobody.wants");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_queue_is_declared_again_before_anything_is_confirmed() {
+    let world = World::new();
+    let context = world.context(&IngestConfig::default());
+    let publisher: TestPublisher = Publisher::start(&context, OPTIONS).await.unwrap();
+    world.unbind(topology::DEAD, topology::DEAD, "#");
+    world.delete_queue(topology::DEAD);
+    let lane = Lane::new(topology::DEAD, "x", "x");
+    confirmed(vec![publish(&publisher, &lane, 1).await]).await;
+    let mut dead = consume(&context, topology::DEAD, 10).await;
+    assert_eq!(numbers(&next(&mut dead).await.body), [1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_waits_for_confirms_and_a_forced_end_abandons() {
+    let world = World::new();
+    let context = world.context(&IngestConfig::default());
+    let publisher: TestPublisher = Publisher::start(&context, OPTIONS).await.unwrap();
+    let outcome = publish(&publisher, &telemetry(), 1).await;
+    context.drain.request();
+    let late = publish(&publisher, &telemetry(), 2).await;
+    drop(publisher);
+    soon("a clean end", context.drain.finished()).await;
+    confirmed(vec![outcome, late]).await;
+
+    let context = world.context(&IngestConfig { queue_length_max: 1, ..IngestConfig::default() });
+    world.delete_queue(topology::INGEST);
+    let options = PublisherOptions { batch_records: 1, ..OPTIONS };
+    let publisher: TestPublisher = Publisher::start(&context, options).await.unwrap();
+    let mut outcomes: Vec<oneshot::Receiver<Outcome>> = Vec::new();
+    for number in 0..50 {
+        outcomes.push(publish(&publisher, &telemetry(), number).await);
+    }
+    context.drain.force();
+    let last = outcomes.pop().unwrap();
+    assert_eq!(soon("abandoned", last).await, Ok(Outcome::Abandoned));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_publisher_gives_lines_back() {
+    let world = World::new();
+    let context = world.context(&IngestConfig { queue_length_max: 1, ..IngestConfig::default() });
+    let options = PublisherOptions { batch_records: 1, buffer_bytes: 3_000, ..OPTIONS };
+    let publisher: Publisher<()> = Publisher::start(&context, options).await.unwrap();
+    let outgoing = || platziverse_broker::Outgoing {
+        lane: telemetry(),
+        id: uuid::Uuid::nil(),
+        line: bytes::Bytes::from_static(b"{}\n"),
+        receipt: (),
+    };
+    let full = async || publisher.try_publish(outgoing()).is_err();
+    eventually("full", full).await;
+    let waiting = publisher.publish(outgoing());
+    tokio::pin!(waiting);
+    let mut deliveries = consume(&context, topology::INGEST, 10).await;
+    let draining = async {
+        loop {
+            next(&mut deliveries).await.ack().await;
+        }
+    };
+    tokio::select! {
+        sent = soon("room again", &mut waiting) => sent.unwrap(),
+        () = draining => {}
+    }
+}

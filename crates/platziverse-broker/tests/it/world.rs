@@ -1,0 +1,193 @@
+//! A vhost for one test, and what tests do in it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use platziverse_broker::{
+    Connection, Consumer, ConsumerOptions, Context, Deliveries, Delivery, Lane, Outcome, Outgoing,
+    Publisher, PublisherOptions, Topology, connect,
+};
+use platziverse_config::{AmqpConfig, IngestConfig};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+pub(crate) const OPTIONS: PublisherOptions = PublisherOptions {
+    role: "publisher",
+    batch_records: 256,
+    batch_bytes: 128 << 10,
+    window: 4,
+    buffer_bytes: 64 << 20,
+};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A vhost of its own, deleted at the end.
+pub(crate) struct World {
+    pub(crate) amqp: AmqpConfig,
+    management: String,
+    vhost: String,
+}
+
+fn variable(name: &str) -> String {
+    #[expect(clippy::disallowed_methods, reason = "how scripts/test tells tests where servers are")]
+    let value = std::env::var(name);
+    value.unwrap_or_else(|_| panic!("{name} is not set: run the tests with scripts/test"))
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let mut amqp = AmqpConfig::from_url(&variable("TEST_AMQP_URL")).unwrap();
+        let vhost = format!("test-broker-{}", Uuid::new_v4().simple());
+        amqp.vhost.clone_from(&vhost);
+        amqp.url = None;
+        let management = variable("TEST_MANAGEMENT_URL");
+        let world = Self { amqp, management, vhost };
+        world.call("PUT", &format!("vhosts/{}", world.vhost), "{}");
+        let permissions = r#"{"configure":".*","write":".*","read":".*"}"#;
+        let path = format!("permissions/{}/{}", world.vhost, world.amqp.username);
+        world.call("PUT", &path, permissions);
+        world
+    }
+
+    /// Calls the management API; the answer is JSON, or null.
+    pub(crate) fn call(&self, method: &str, path: &str, body: &str) -> serde_json::Value {
+        let text = self.try_call(method, path, body);
+        let text = text.unwrap_or_else(|error| panic!("{method} {path}: {error}"));
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
+    fn try_call(&self, method: &str, path: &str, body: &str) -> Result<String, ureq::Error> {
+        let url = format!("{}/api/{path}", self.management.trim_end_matches('/'));
+        let (user, address) = url.trim_start_matches("http://").split_once('@').unwrap();
+        let request = ureq::http::Request::builder()
+            .method(method)
+            .uri(format!("http://{address}"))
+            .header("authorization", format!("Basic {}", base64(user.as_bytes())))
+            .header("content-type", "application/json")
+            .body(body.to_owned())
+            .unwrap();
+        let agent: ureq::Agent =
+            ureq::Agent::config_builder().allow_non_standard_methods(true).build().into();
+        agent.run(request)?.body_mut().read_to_string()
+    }
+
+    pub(crate) fn context(&self, config: &IngestConfig) -> Context {
+        let topology = Topology::for_ingest(config, &[]);
+        let name = format!("platziverse-test@{}", Uuid::new_v4().simple());
+        Context::standalone(self.amqp.clone(), &name, topology)
+    }
+
+    pub(crate) async fn operator(&self) -> Connection {
+        connect(&self.amqp, "platziverse-test-operator").await.unwrap()
+    }
+
+    /// The connections to this vhost, by the names that RabbitMQ gives them.
+    pub(crate) fn connections(&self) -> Vec<String> {
+        let all = self.call("GET", &format!("vhosts/{}/connections", self.vhost), "");
+        let names = all.as_array().into_iter().flatten();
+        names.filter_map(|one| one["name"].as_str().map(str::to_owned)).collect()
+    }
+
+    /// Has RabbitMQ close every connection to this vhost, and says which they were.
+    pub(crate) async fn close_connections(&self) -> Vec<String> {
+        eventually("connections are listed", async || !self.connections().is_empty()).await;
+        let names = self.connections();
+        for name in &names {
+            let path = format!("connections/{}", name.replace(' ', "%20").replace('>', "%3E"));
+            self.call("DELETE", &path, "");
+        }
+        names
+    }
+
+    pub(crate) fn delete_queue(&self, queue: &str) {
+        self.call("DELETE", &format!("queues/{}/{queue}", self.vhost), "");
+    }
+
+    pub(crate) fn unbind(&self, exchange: &str, queue: &str, key: &str) {
+        let key = key.replace('#', "%23");
+        let path = format!("bindings/{}/e/{exchange}/q/{queue}/{key}", self.vhost);
+        self.call("DELETE", &path, "");
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // Also when the test has failed, where another panic would hide why.
+        let _ = self.try_call("DELETE", &format!("vhosts/{}", self.vhost), "");
+    }
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let group = (0..3)
+            .fold(0, |group, at| group << 8 | usize::from(chunk.get(at).copied().unwrap_or(0)));
+        for at in 0..4 {
+            let digit = char::from(DIGITS[group >> (18 - 6 * at) & 63]);
+            text.push(if at <= chunk.len() { digit } else { '=' });
+        }
+    }
+    text
+}
+
+/// Waits until the condition holds.
+pub(crate) async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
+    let waiting = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, waiting).await.is_ok(), "never: {what}");
+}
+
+/// Waits for something, but not forever.
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    let waited = tokio::time::timeout(PATIENCE, future).await;
+    waited.unwrap_or_else(|_| panic!("never: {what}"))
+}
+
+pub(crate) type TestPublisher = Publisher<oneshot::Sender<Outcome>>;
+
+pub(crate) fn telemetry() -> Lane {
+    Lane::new("platziverse.telemetry", "agent.message", "agent.message")
+}
+
+/// A line whose id is `number`.
+pub(crate) async fn publish(
+    publisher: &TestPublisher,
+    lane: &Lane,
+    number: u128,
+) -> oneshot::Receiver<Outcome> {
+    let (receipt, outcome) = oneshot::channel();
+    let line = Bytes::from(format!("{{\"number\":{number}}}\n"));
+    let id = Uuid::from_u128(number);
+    let outgoing = Outgoing { lane: lane.clone(), id, line, receipt };
+    publisher.publish(outgoing).await.unwrap();
+    outcome
+}
+
+pub(crate) async fn confirmed(outcomes: Vec<oneshot::Receiver<Outcome>>) {
+    for outcome in outcomes {
+        assert_eq!(soon("confirmed", outcome).await, Ok(Outcome::Confirmed));
+    }
+}
+
+pub(crate) async fn consume(context: &Context, queue: &str, prefetch: u16) -> Deliveries {
+    let options = ConsumerOptions { role: "consumer", queue: queue.to_owned(), prefetch };
+    Consumer::start(context, options).await.unwrap()
+}
+
+pub(crate) async fn next(deliveries: &mut Deliveries) -> Delivery {
+    soon("a delivery", deliveries.next()).await.unwrap()
+}
+
+/// The numbers of the lines of a body.
+pub(crate) fn numbers(body: &[u8]) -> Vec<u128> {
+    let text = std::str::from_utf8(body).unwrap();
+    let number = |line: &str| {
+        let value: serde_json::Value = serde_json::from_str(line).unwrap();
+        value["number"].as_u64().map(u128::from).unwrap()
+    };
+    text.lines().map(number).collect()
+}
