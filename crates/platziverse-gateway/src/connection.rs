@@ -1,0 +1,272 @@
+//! One MQTT connection: moves bytes, timers and events between its transport and its session, and
+//! carries out what the session decides.
+
+mod checking;
+mod ending;
+mod publishing;
+mod subscribing;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use platziverse_broker::{Outgoing, Unsent};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+use crate::codec::Codec;
+use crate::frame::Fault;
+use crate::hub::Hub;
+use crate::mailbox::{self, Event, Inbox, Mailbox};
+use crate::packet::{Reason, Told};
+use crate::registry::ConnectionId;
+use crate::reporter::Reporter;
+use crate::session::{Action, Close, Dropped, Session};
+use crate::settlement::Settlement;
+use crate::transport::Transport;
+
+/// How many events are taken before what they led to is written.
+const EVENTS_AT_ONCE: usize = 256;
+/// How long a last word may take to reach a client that does not read.
+const LAST_WORD: Duration = Duration::from_secs(2);
+/// A far deadline, for when there is none.
+const IDLE: Duration = Duration::from_secs(3600);
+
+type Sending = Pin<Box<dyn Future<Output = Result<(), Unsent<Settlement>>> + Send>>;
+
+/// Which of the two publishers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Main,
+    Control,
+}
+
+struct Connection {
+    hub: Arc<Hub>,
+    peer: SocketAddr,
+    transport: Transport,
+    codec: Codec,
+    session: Session,
+    mailbox: Mailbox,
+    inbox: Inbox,
+    accepted: Option<Box<Accepted>>,
+    actions: Vec<Action>,
+    /// Publishes that found no room; while there are any, nothing is read.
+    held: VecDeque<(Way, Outgoing<Settlement>)>,
+    sending: Option<Sending>,
+    close: Option<Box<Close>>,
+    /// When what is still to be written is given up, once the session has ended.
+    last_word: Option<Instant>,
+}
+
+/// A client that has been let in.
+struct Accepted {
+    id: ConnectionId,
+    reporter: Reporter,
+}
+
+/// Serves one connection to its end.
+pub(crate) async fn run(hub: Arc<Hub>, stream: TcpStream, peer: SocketAddr) {
+    let (mailbox, inbox) = mailbox::open(hub.limits.outbound_queue);
+    let mut connection = Connection {
+        peer,
+        transport: Transport::new(stream),
+        codec: Codec::new(hub.limits.max_packet_size),
+        session: Session::new(Arc::clone(&hub.limits), Instant::now()),
+        mailbox,
+        inbox,
+        accepted: None,
+        actions: Vec::new(),
+        held: VecDeque::new(),
+        sending: None,
+        close: None,
+        last_word: None,
+        hub,
+    };
+    connection.live().await;
+    connection.end().await;
+}
+
+impl Connection {
+    async fn live(&mut self) {
+        let drain = self.hub.drain.clone();
+        let mut draining = std::pin::pin!(drain.requested());
+        let mut drained = false;
+        let mut timer = std::pin::pin!(tokio::time::sleep(IDLE));
+        while self.step() {
+            let reading = self.is_reading();
+            arm(timer.as_mut(), self.deadline());
+            tokio::select! {
+                ready = self.transport.ready(reading) => match ready {
+                    Ok(true) => self.read(),
+                    Ok(false) => {}
+                    Err(_) => self.session.lost(&mut self.actions),
+                },
+                event = self.inbox.next() => self.events(event),
+                sent = send(&mut self.sending) => self.sent(sent),
+                () = timer.as_mut() => self.tick(),
+                () = draining.as_mut(), if !drained => {
+                    drained = true;
+                    self.session.drain(&mut self.actions);
+                }
+                () = drain.forced() => return,
+            }
+        }
+    }
+
+    /// Decodes what is here, carries out what follows, and writes. False when all is over.
+    fn step(&mut self) -> bool {
+        let now = Instant::now();
+        loop {
+            self.decode(now);
+            if self.actions.is_empty() {
+                break;
+            }
+            self.carry_out(now);
+        }
+        self.transport.release();
+        if self.transport.flush(now).is_err() {
+            self.session.lost(&mut self.actions);
+            self.carry_out(now);
+            return false;
+        }
+        self.session.set_writable(self.transport.is_writable(), now, &mut self.actions);
+        self.carry_out(now);
+        let reading = self.is_reading();
+        self.session.set_reading(reading, now);
+        !(self.session.is_closed() && self.transport.outbound.is_empty())
+    }
+
+    /// Decodes packets as long as the session and the publishers take them.
+    fn decode(&mut self, now: Instant) {
+        while self.is_reading() && !self.transport.inbound.is_empty() {
+            match self.codec.decode(&mut self.transport.inbound) {
+                Ok(Some(packet)) => {
+                    self.session.packet(packet, now, &mut self.actions);
+                    self.carry_out(now);
+                }
+                Ok(None) => return,
+                Err(fault) => return self.fault(&fault),
+            }
+        }
+    }
+
+    fn fault(&mut self, fault: &Fault) {
+        if self.session.is_open() && matches!(fault, Fault::TooLarge { .. }) {
+            self.refuse_oversized(fault);
+        }
+        self.session.fault(fault, self.codec.version(), &mut self.actions);
+    }
+
+    fn is_reading(&self) -> bool {
+        self.held.is_empty() && self.sending.is_none() && self.session.may_read()
+    }
+
+    fn read(&mut self) {
+        match self.transport.read() {
+            Ok(true) => {}
+            Ok(false) | Err(_) => self.session.lost(&mut self.actions),
+        }
+    }
+
+    fn events(&mut self, first: Option<Event>) {
+        let now = Instant::now();
+        let mut next = first;
+        for _ in 0..EVENTS_AT_ONCE {
+            let Some(event) = next else { return };
+            self.event(event, now);
+            self.carry_out(now);
+            next = self.inbox.try_next();
+        }
+        if let Some(event) = next {
+            self.event(event, now);
+        }
+    }
+
+    fn event(&mut self, event: Event, now: Instant) {
+        let actions = &mut self.actions;
+        match event {
+            Event::Checked(checked) => self.checked(*checked, now),
+            Event::Receipt(ticket, receipt) => self.session.receipt(ticket, receipt, actions),
+            Event::Deliver(delivery) => self.session.deliver(*delivery, now, actions),
+            Event::Subscribed(id, reasons) => self.session.subscribed(id, &reasons, actions),
+            Event::Unsubscribed(id, reasons) => self.session.unsubscribed(id, &reasons, actions),
+            Event::TakenOver => {
+                self.hub.metrics.taken_over.inc();
+                self.session.taken_over(actions);
+            }
+            Event::Renew(session) => self.renew(session),
+            Event::Overflow => {
+                let told = Told::new(Reason::QUOTA_EXCEEDED, "this subscriber reads too slowly");
+                self.session.evict(told, actions);
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        let writing = [self.transport.write_deadline(), self.last_word];
+        if writing.into_iter().flatten().any(|deadline| deadline <= now) {
+            self.transport.outbound.clear();
+            self.session.lost(&mut self.actions);
+        }
+        self.session.tick(now, &mut self.actions);
+    }
+
+    fn deadline(&self) -> Instant {
+        let writing = [self.transport.write_deadline(), self.last_word];
+        let soonest = writing.into_iter().chain([self.session.next_deadline()]).flatten().min();
+        soonest.unwrap_or_else(|| Instant::now() + IDLE)
+    }
+
+    /// Carries out what the session has decided, in order.
+    fn carry_out(&mut self, now: Instant) {
+        // What is carried out may lead to more, which comes after.
+        while !self.actions.is_empty() {
+            for action in std::mem::take(&mut self.actions) {
+                self.act(action, now);
+            }
+        }
+    }
+
+    fn act(&mut self, action: Action, now: Instant) {
+        match action {
+            Action::Send(packet) => {
+                if let Err(error) = self.codec.encode(&packet, &mut self.transport.outbound) {
+                    tracing::error!(peer = %self.peer, "a packet could not be encoded: {error}");
+                    self.session.lost(&mut self.actions);
+                }
+            }
+            Action::Authenticate(connect) => self.authenticate(connect),
+            Action::Publish { ticket, publish } => self.publish(ticket, &publish),
+            Action::Subscribe { packet_id, wanted } => self.subscribe(packet_id, wanted),
+            Action::Unsubscribe { packet_id, filters } => self.unsubscribe(packet_id, &filters),
+            Action::Dropped { why: Dropped::Closed | Dropped::Expired, .. } => {}
+            Action::Dropped { why: Dropped::QueueFull | Dropped::TooLarge, count } => {
+                self.hub.metrics.missed.inc_by(count as u64);
+            }
+            Action::Close(close) => {
+                self.close = Some(close);
+                self.last_word = Some(now + LAST_WORD);
+            }
+        }
+    }
+}
+
+/// Resolves when the publish under way has found room; never, if there is none.
+async fn send(sending: &mut Option<Sending>) -> Result<(), Unsent<Settlement>> {
+    match sending {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Moves a timer, unless it fires in time anyway: deadlines mostly move away with each packet.
+fn arm(timer: Pin<&mut Sleep>, deadline: Instant) {
+    let deadline = tokio::time::Instant::from_std(deadline);
+    if timer.is_elapsed() || deadline < timer.deadline() {
+        timer.reset(deadline);
+    }
+}

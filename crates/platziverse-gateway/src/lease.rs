@@ -1,0 +1,74 @@
+//! This gateway's heartbeats, and what it learns from those of others.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use platziverse_broker::{LiveMessages, Outcome, heartbeat};
+use platziverse_protocol::heartbeat::Heartbeat;
+use platziverse_service::clock;
+use tokio::sync::oneshot;
+
+use crate::hub::Hub;
+use crate::mailbox::Event;
+use crate::settlement::Settlement;
+
+/// How often a gateway shows that it lives.
+const BEAT_EVERY: Duration = Duration::from_secs(3);
+/// How long without a confirmed heartbeat until the sweep may have ended this gateway's sessions.
+/// Less than the lease of 10 s, for what is under way.
+const LOST_AFTER: Duration = Duration::from_secs(8);
+
+/// Sends one heartbeat; resolves when RabbitMQ has it.
+pub(crate) async fn beat(hub: &Hub, instance: &str) -> bool {
+    let beat = Heartbeat {
+        instance: instance.to_owned(),
+        service: "gateway".to_owned(),
+        time: hub.clock().time(clock::now()),
+    };
+    let (receipt, confirmed) = oneshot::channel();
+    let outgoing = heartbeat::outgoing(&beat, Settlement::Awaited(receipt));
+    if hub.control.publish(outgoing).await.is_err() {
+        return false;
+    }
+    matches!(confirmed.await, Ok(Outcome::Confirmed))
+}
+
+/// Beats until the process has drained. `last` is when the heartbeat before was sent.
+pub(crate) async fn run(hub: Arc<Hub>, instance: String, mut last: Instant) {
+    while !hub.drain.is_requested() || hub.open.load(std::sync::atomic::Ordering::Relaxed) > 0 {
+        tokio::select! {
+            () = tokio::time::sleep(BEAT_EVERY) => {}
+            () = hub.drain.requested() => tokio::time::sleep(Duration::from_millis(200)).await,
+        }
+        let sent = Instant::now();
+        if !beat(&hub, &instance).await {
+            continue;
+        }
+        if last.elapsed() > LOST_AFTER {
+            let seconds = last.elapsed().as_secs();
+            tracing::warn!("no heartbeat for {seconds} s: every session begins anew");
+            for mailbox in hub.registry().all() {
+                mailbox.send(Event::Renew(None));
+            }
+        }
+        last = sent;
+    }
+}
+
+/// Follows the clocks of the other gateways.
+pub(crate) async fn listen(hub: Arc<Hub>, mut messages: LiveMessages) {
+    while let Some(message) = messages.next().await {
+        match heartbeat::read(&message) {
+            Ok(beat) if beat.service == "gateway" => {
+                if !hub.clock().hear(beat.time, clock::now()) {
+                    let ahead = &beat.instance;
+                    tracing::error!(
+                        "the clock of gateway {ahead} is over an hour ahead: set it right, or agents that move there seem connected for ever"
+                    );
+                }
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!("something that is no heartbeat was heard: {error}"),
+        }
+    }
+}
