@@ -4,6 +4,12 @@ use std::io::IsTerminal;
 
 use platziverse_config::{LogConfig, LogFormat};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Directive;
+
+/// Libraries that tell of failures in their own words, which we tell in ours. Naming one in
+/// `log.level` brings it back.
+const QUIET: [(&str, &str); 2] =
+    [("lapin", "lapin=off"), ("tokio_postgres", "tokio_postgres=error")];
 
 /// A level that is no filter.
 #[derive(Debug, thiserror::Error)]
@@ -15,9 +21,7 @@ pub(crate) struct LogsError {
 
 /// Starts logging for the whole process. A second start is without effect.
 pub(crate) fn start(settings: &LogConfig) -> Result<(), LogsError> {
-    let level = &settings.level;
-    let filter = EnvFilter::try_new(level)
-        .map_err(|error| LogsError { level: level.clone(), why: error.to_string() })?;
+    let filter = filter(&settings.level)?;
     let text = match settings.format {
         LogFormat::Text => true,
         LogFormat::Json => false,
@@ -32,4 +36,29 @@ pub(crate) fn start(settings: &LogConfig) -> Result<(), LogsError> {
     // Only fails when logging runs already, as in tests that start two services.
     let _ = started;
     Ok(())
+}
+
+fn filter(level: &str) -> Result<EnvFilter, LogsError> {
+    let failed = |why: String| LogsError { level: level.to_owned(), why };
+    let mut filter = EnvFilter::try_new(level).map_err(|error| failed(error.to_string()))?;
+    for (library, directive) in QUIET {
+        if !level.contains(library) {
+            let directive: Directive = directive.parse().map_err(|_| failed(directive.into()))?;
+            filter = filter.add_directive(directive);
+        }
+    }
+    Ok(filter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_are_quiet_unless_named() {
+        let shown = |level: &str| filter(level).unwrap().to_string();
+        assert!(shown("info").contains("lapin=off"));
+        assert!(shown("info,lapin=debug").contains("lapin=debug"));
+        assert!(!shown("info,lapin=debug").contains("lapin=off"));
+    }
 }

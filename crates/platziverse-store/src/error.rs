@@ -105,7 +105,10 @@ impl StoreError {
     /// Whether the same input can succeed later. Only what PostgreSQL has against the input itself
     /// (SQLSTATE classes 22, 23 and 54) cannot; everything else is trouble of the surroundings.
     pub fn is_transient(&self) -> bool {
-        !self.sqlstate().is_some_and(|state| is_data_trouble(state.code()))
+        match self {
+            Self::Query { source, .. } if is_partition_bound(source) => true,
+            _ => !self.sqlstate().is_some_and(|state| is_data_trouble(state.code())),
+        }
     }
 
     /// PostgreSQL's own code, if it answered with one.
@@ -124,10 +127,16 @@ impl StoreError {
 }
 
 /// Classes 22 (data exception), 23 (integrity constraint violation), 54 (program limit exceeded).
-/// The tables have no check constraints but the bounds of partitions, which change.
 fn is_data_trouble(sqlstate: &str) -> bool {
-    sqlstate != SqlState::CHECK_VIOLATION.code()
-        && matches!(sqlstate.get(..2), Some("22" | "23" | "54"))
+    matches!(sqlstate.get(..2), Some("22" | "23" | "54"))
+}
+
+/// Whether a row was on its way to one partition when its day got another. Unlike a check that
+/// somebody put on the table, the bound of a partition has no name.
+pub(crate) fn is_partition_bound(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_some_and(|error| {
+        *error.code() == SqlState::CHECK_VIOLATION && error.constraint().is_none()
+    })
 }
 
 /// What a person can do about an error, in brackets.
@@ -187,7 +196,7 @@ mod tests {
         check(&SqlState::CHARACTER_NOT_IN_REPERTOIRE, true);
         check(&SqlState::DATETIME_FIELD_OVERFLOW, true);
         check(&SqlState::UNIQUE_VIOLATION, true);
-        check(&SqlState::CHECK_VIOLATION, false);
+        check(&SqlState::CHECK_VIOLATION, true);
         check(&SqlState::NOT_NULL_VIOLATION, true);
         check(&SqlState::PROGRAM_LIMIT_EXCEEDED, true);
         check(&SqlState::T_R_SERIALIZATION_FAILURE, false);

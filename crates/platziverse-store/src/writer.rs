@@ -14,7 +14,7 @@ use tokio_postgres::{Client, Error, Row, Statement};
 
 use crate::agents::{self, AgentIds, AgentRow};
 use crate::connection::{DEADLINE_MARGIN, Link};
-use crate::error::StoreError;
+use crate::error::{StoreError, is_partition_bound};
 use crate::metrics::{self, Inserted, Measured};
 use crate::sighting::{Sighting, Written};
 
@@ -160,8 +160,7 @@ impl Session {
                 Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
                     adding = Adding::SkippingDuplicates;
                 }
-                // A row was on its way to the default partition when its day got one.
-                Err(error) if error.code() == Some(&SqlState::CHECK_VIOLATION) => {}
+                Err(error) if is_partition_bound(&error) => {}
                 Err(error) => return Err(failed(error)),
             }
             ids.forget();

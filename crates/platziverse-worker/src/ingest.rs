@@ -1,0 +1,212 @@
+//! Deliveries to transactions: while one commits, deliveries gather; the next takes them all.
+//! A delivery is acknowledged only when each of its records is stored or kept as a dead letter.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use platziverse_broker::{
+    BrokerError, Consumer, ConsumerOptions, Context, DeadLetter, Deliveries, Delivery, Lane,
+    Outcome, Outgoing, Publisher,
+};
+use platziverse_config::IngestConfig;
+use platziverse_protocol::dead::{Reason, Stage};
+use platziverse_protocol::event::AgentEvent;
+use platziverse_service::Service;
+use platziverse_store::Sighting;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use crate::books::{RecordFate, WorkerMetrics};
+use crate::judge::{self, Rejection, Verdict};
+use crate::storing::{Abandoned, Storing};
+
+/// One writer: a consumer and a database connection of its own.
+pub(crate) struct Writer {
+    settings: IngestConfig,
+    storing: Storing,
+    publisher: Publisher<oneshot::Sender<Outcome>>,
+    metrics: Arc<WorkerMetrics>,
+}
+
+impl Writer {
+    pub(crate) fn new(
+        service: &Service,
+        publisher: &Publisher<oneshot::Sender<Outcome>>,
+        metrics: &Arc<WorkerMetrics>,
+    ) -> Self {
+        let latch = service.readiness.latch("postgresql");
+        latch.ready();
+        Self {
+            settings: service.settings.ingest.clone(),
+            storing: Storing {
+                settings: service.settings.database.clone(),
+                name: service.connection_name(),
+                writer: None,
+                latch,
+                drain: service.drain.clone(),
+            },
+            publisher: publisher.clone(),
+            metrics: Arc::clone(metrics),
+        }
+    }
+
+    /// Starts to consume `queue`.
+    pub(crate) async fn start(self, context: &Context, queue: &str) -> Result<(), BrokerError> {
+        let options = ConsumerOptions {
+            role: "ingest",
+            queue: queue.to_owned(),
+            prefetch: self.settings.prefetch,
+        };
+        let deliveries = Consumer::start(context, options).await?;
+        let drain = self.storing.drain.clone();
+        drain.spawn("writer", self.run(deliveries));
+        Ok(())
+    }
+
+    async fn run(mut self, mut deliveries: Deliveries) {
+        while let Some(first) = deliveries.next().await {
+            let batch = gather(first, &mut deliveries, self.settings.batch_rows);
+            if self.settle(&batch).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Stores a batch, sets apart what cannot be stored, and acknowledges.
+    async fn settle(&mut self, batch: &[Delivery]) -> Result<(), Abandoned> {
+        let records: u64 = batch.iter().map(count).sum();
+        let books = self.metrics.records.clone();
+        books.enter(records);
+        match self.store(batch).await {
+            Ok(stored) => {
+                books.settle(RecordFate::Stored, stored.stored);
+                books.settle(RecordFate::Duplicate, stored.duplicate);
+                books.settle(RecordFate::DeadLettered, stored.dead);
+                self.metrics.rows.inc_by(stored.rows);
+                if let Some(last) = batch.last() {
+                    last.ack_multiple().await;
+                }
+                Ok(())
+            }
+            Err(Abandoned) => {
+                books.settle(RecordFate::Requeued, records);
+                Err(Abandoned)
+            }
+        }
+    }
+
+    async fn store(&mut self, batch: &[Delivery]) -> Result<Tally, Abandoned> {
+        let decoded: Vec<_> = batch
+            .iter()
+            .map(|delivery| (judge::gateway_of(delivery.app_id()), judge::decode(&delivery.body)))
+            .collect();
+        let (mut sightings, mut lines, mut rejections) = (Vec::new(), Vec::new(), Vec::new());
+        for ((gateway, records), delivery) in decoded.iter().zip(batch) {
+            for (line, record) in records {
+                match judge::judge(line, record, gateway) {
+                    Verdict::Store(sighting) => {
+                        sightings.push(sighting);
+                        lines.push((*line, delivery));
+                    }
+                    Verdict::Reject(rejection) => rejections.push((rejection, delivery)),
+                }
+            }
+        }
+        let mut tally = Tally::default();
+        let mut begin = 0;
+        for chunk in chunks(&sightings, self.settings.batch_rows) {
+            let stored = self.storing.store(chunk, &self.metrics).await?;
+            tally.stored += stored.written.stored;
+            tally.duplicate += stored.written.duplicate;
+            tally.rows += stored.written.rows;
+            for (place, error) in stored.refused {
+                let (line, delivery) = lines[begin + place];
+                let reason = Reason::DatabaseRefused;
+                rejections.push((Rejection { line, reason, error }, delivery));
+            }
+            begin += chunk.len();
+        }
+        tally.dead = rejections.len() as u64;
+        self.bury(&rejections).await?;
+        Ok(tally)
+    }
+
+    /// Sends dead letters, and waits until RabbitMQ has them.
+    async fn bury(&self, rejections: &[(Rejection<'_>, &Delivery)]) -> Result<(), Abandoned> {
+        let mut receipts = Vec::with_capacity(rejections.len());
+        for (rejection, delivery) in rejections {
+            tracing::warn!(
+                reason = rejection.reason.as_str(),
+                "a record becomes a dead letter: {}: {}",
+                rejection.reason,
+                rejection.error
+            );
+            let letter = DeadLetter {
+                reason: rejection.reason,
+                stage: Stage::Worker,
+                error: &rejection.error,
+                origin_exchange: &delivery.exchange,
+                origin_key: &delivery.routing_key,
+            };
+            let (receipt, confirmed) = oneshot::channel();
+            let mut line = rejection.line.to_vec();
+            line.push(b'\n');
+            let (lane, line) = (Lane::dead(&letter), Bytes::from(line));
+            let outgoing = Outgoing { lane, id: Uuid::now_v7(), line, receipt };
+            self.publisher.publish(outgoing).await.map_err(|_| Abandoned)?;
+            receipts.push(confirmed);
+        }
+        for receipt in receipts {
+            match receipt.await {
+                Ok(Outcome::Confirmed) => {}
+                Ok(Outcome::Abandoned) | Err(_) => return Err(Abandoned),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    stored: u64,
+    duplicate: u64,
+    dead: u64,
+    rows: u64,
+}
+
+/// How many lines a delivery has. The header is not asked: it may be missing or wrong.
+fn count(delivery: &Delivery) -> u64 {
+    platziverse_protocol::record::lines(&delivery.body).count() as u64
+}
+
+/// The deliveries that are here already, up to `rows_max` records.
+fn gather(first: Delivery, deliveries: &mut Deliveries, rows_max: usize) -> Vec<Delivery> {
+    let mut records = count(&first);
+    let mut batch = vec![first];
+    while records < rows_max as u64 {
+        let Some(delivery) = deliveries.try_next() else { break };
+        records += count(&delivery);
+        batch.push(delivery);
+    }
+    batch
+}
+
+/// Consecutive parts of at most `rows_max` metrics each, or of one sighting that has more.
+fn chunks<'s, 'a>(sightings: &'s [Sighting<'a>], rows_max: usize) -> Vec<&'s [Sighting<'a>]> {
+    let (mut parts, mut begin, mut rows) = (Vec::new(), 0, 0);
+    for (index, sighting) in sightings.iter().enumerate() {
+        let more = 1 + match &sighting.event {
+            AgentEvent::Message(message) => message.metrics.len(),
+            AgentEvent::Connected(_) | AgentEvent::Disconnected(_) => 0,
+        };
+        if rows + more > rows_max && index > begin {
+            parts.push(&sightings[begin..index]);
+            (begin, rows) = (index, 0);
+        }
+        rows += more;
+    }
+    if begin < sightings.len() {
+        parts.push(&sightings[begin..]);
+    }
+    parts
+}

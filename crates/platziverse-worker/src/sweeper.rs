@@ -1,0 +1,210 @@
+//! One worker at a time looks after what no gateway can: the agents of gateways that died, and
+//! the partitions of the table `metrics`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::BackoffBuilder;
+use bytes::Bytes;
+use platziverse_broker::{
+    BrokerError, Context, Lane, LiveMessages, LiveOptions, LiveQueue, Outgoing, Publisher,
+    PublisherOptions, heartbeat,
+};
+use platziverse_protocol::event::disconnected_payload;
+use platziverse_protocol::heartbeat::Heartbeat;
+use platziverse_protocol::record::{Payload, Record};
+use platziverse_protocol::topic::{AGENT_DISCONNECTED, routing_key};
+use platziverse_service::{Service, chain, clock};
+use platziverse_store::StoreError;
+use platziverse_store::partitions::{self, Policy};
+use platziverse_store::sweep::{ENDED_MAX, Ended, Leader};
+use tokio::time::{Interval, MissedTickBehavior};
+use uuid::Uuid;
+
+use crate::books::WorkerMetrics;
+use crate::leases::Leases;
+
+/// How often leases are looked at. With a lease of 10 s, a dead gateway's agents are marked
+/// within 13 s of its last heartbeat.
+const SWEEP_EVERY: Duration = Duration::from_secs(2);
+/// How often a worker that is not the sweeper tries to become it.
+const TRY_EVERY: Duration = Duration::from_secs(3);
+/// How often partitions are looked after.
+const MAINTAIN_EVERY: Duration = Duration::from_secs(3600);
+
+struct Sweeper {
+    service: Service,
+    context: Context,
+    metrics: Arc<WorkerMetrics>,
+    publisher: Publisher<()>,
+}
+
+/// Starts the task that becomes the sweeper when no other worker is.
+pub(crate) async fn start(
+    service: &Service,
+    context: &Context,
+    metrics: &Arc<WorkerMetrics>,
+) -> Result<(), BrokerError> {
+    let options = PublisherOptions {
+        role: "sweeper",
+        batch_records: 256,
+        batch_bytes: 128 * 1024,
+        window: 4,
+        buffer_bytes: 16 * 1024 * 1024,
+    };
+    let publisher = Publisher::start(context, options).await?;
+    let (service, context, metrics) = (service.clone(), context.clone(), Arc::clone(metrics));
+    let drain = service.drain.clone();
+    let sweeper = Sweeper { service, context, metrics, publisher };
+    drain.spawn("sweeper", sweeper.run());
+    Ok(())
+}
+
+impl Sweeper {
+    async fn run(self) {
+        let drain = self.service.drain.clone();
+        let mut delays = backon::ExponentialBuilder::default()
+            .with_jitter()
+            .with_min_delay(TRY_EVERY)
+            .with_max_delay(2 * TRY_EVERY)
+            .without_max_times()
+            .build();
+        let work = async {
+            loop {
+                match Leader::acquire(
+                    &self.service.settings.database,
+                    &self.service.connection_name(),
+                )
+                .await
+                {
+                    Ok(Some(leader)) => {
+                        tracing::info!("this worker looks after leases and partitions");
+                        match self.lead(leader).await {
+                            Ok(()) => return,
+                            Err(error) => tracing::warn!("sweeping stops: {}", chain(&*error)),
+                        }
+                    }
+                    Ok(None) => {}
+                    Err(error) => tracing::warn!("sweeping cannot start: {}", chain(&error)),
+                }
+                tokio::time::sleep(delays.next().unwrap_or(TRY_EVERY)).await;
+            }
+        };
+        tokio::select! { () = work => {}, () = drain.requested() => {} }
+    }
+
+    /// Sweeps as long as the lock is held and the broker is heard.
+    async fn lead(&self, leader: Leader) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let own = self.service.instance.to_string();
+        let options = LiveOptions::heartbeat(&own);
+        let (handle, mut messages) = LiveQueue::start(&self.context, options).await?;
+        let mut leases = Leases::new(own, clock::now());
+        let (mut beat, mut upkeep) = (every(SWEEP_EVERY), every(MAINTAIN_EVERY));
+        loop {
+            tokio::select! {
+                heard = hear(&mut messages) => match heard {
+                    Some(instance) => leases.hear(&instance, clock::now()),
+                    None => break,
+                },
+                _ = beat.tick() => {
+                    self.beat();
+                    if leader.is_lost() {
+                        return Err("the connection that holds the lock is gone".into());
+                    }
+                    if let Some(alive) = leases.alive(clock::now()) {
+                        self.sweep(&leader, &alive).await?;
+                    }
+                }
+                _ = upkeep.tick() => maintain(&self.service).await,
+            }
+        }
+        drop(handle);
+        Ok(())
+    }
+
+    /// Sends a heartbeat of this listener's own, to know whether it hears.
+    fn beat(&self) {
+        let beat = Heartbeat {
+            instance: self.service.instance.to_string(),
+            service: self.service.name.to_owned(),
+            time: clock::now(),
+        };
+        // Full or closed means that RabbitMQ is away: then nothing is heard, and nobody is ended.
+        let _ = self.publisher.try_publish(heartbeat::outgoing(&beat, ()));
+    }
+
+    async fn sweep(&self, leader: &Leader, alive: &[String]) -> Result<(), StoreError> {
+        loop {
+            let ended = leader.end_gateways_except(alive, clock::now()).await?;
+            if !ended.is_empty() {
+                tracing::warn!(agents = ended.len(), "agents of silent gateways are disconnected");
+            }
+            for agent in &ended {
+                self.metrics.swept.inc();
+                // Closed only at the end of the process.
+                let _ = self.publisher.publish(announce(agent)).await;
+            }
+            if ended.len() < ENDED_MAX {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Makes the partitions of the days to come, and drops those that are too old.
+pub(crate) async fn maintain(service: &Service) {
+    let settings = &service.settings;
+    let policy = Policy {
+        ahead_days: settings.ingest.partitions_ahead_days,
+        retention_days: settings.ingest.retention_days,
+    };
+    let name = service.connection_name();
+    match partitions::maintain(&settings.database, &name, clock::now(), policy).await {
+        Ok(Some(done)) => tracing::info!(
+            made = done.made.len(),
+            dropped = done.dropped.len(),
+            moved = done.moved,
+            deleted = done.deleted,
+            "the partitions of metrics are in order"
+        ),
+        Ok(None) => tracing::debug!("another worker looks after the partitions"),
+        Err(error) => tracing::error!("partitions could not be looked after: {}", chain(&error)),
+    }
+}
+
+/// `agent/disconnected` for everyone who listens. The row is ended already, so it is not sent
+/// through the ingest queue.
+fn announce(agent: &Ended) -> Outgoing<()> {
+    let payload = disconnected_payload(&agent.uuid);
+    let record = Record {
+        id: Uuid::now_v7(),
+        topic: AGENT_DISCONNECTED.into(),
+        client: "".into(),
+        session: agent.session,
+        received: clock::now(),
+        qos: 1,
+        properties: None,
+        payload: Payload::of_json(&payload),
+    };
+    let mut line = Vec::new();
+    record.encode_line(&mut line);
+    let lane = Lane::live(&routing_key(AGENT_DISCONNECTED));
+    Outgoing { lane, id: record.id, line: Bytes::from(line), receipt: () }
+}
+
+/// The next heartbeat's sender; what is no heartbeat is passed over.
+async fn hear(messages: &mut LiveMessages) -> Option<String> {
+    loop {
+        let message = messages.next().await?;
+        match heartbeat::read(&message) {
+            Ok(beat) => return Some(beat.instance),
+            Err(error) => tracing::warn!("something that is no heartbeat was heard: {error}"),
+        }
+    }
+}
+
+fn every(period: Duration) -> Interval {
+    let mut interval = tokio::time::interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
