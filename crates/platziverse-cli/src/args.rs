@@ -1,0 +1,99 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::{config, db, dead, health, topology, user};
+
+const AFTER: &str = "\
+Where RabbitMQ and PostgreSQL are comes from the settings (`platziverse config show` prints them). \
+Where neither a file nor the environment says it, the addresses are those of the system that \
+scripts/up started: .run/env in this directory, above it, or above this program.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.";
+
+/// The operator's command of Platziverse.
+#[derive(Debug, Parser)]
+#[command(name = "platziverse", version, after_help = AFTER, arg_required_else_help = true)]
+pub(crate) struct Args {
+    /// Configuration file, TOML or JSON by its ending [default: $PLATZIVERSE_CONFIG, else
+    /// platziverse.toml or settings.json if present]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Say where the addresses came from
+    #[arg(short, long, global = true)]
+    pub(crate) verbose: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// The settings: what is in force, and whether a file is valid
+    #[command(subcommand)]
+    Config(config::Command),
+    /// The database: create, migrate, look at, drop
+    #[command(subcommand)]
+    Db(db::Command),
+    /// Dead letters: messages that could not be stored, each with its reason
+    #[command(subcommand)]
+    Dead(dead::Command),
+    /// RabbitMQ's exchanges, queues and bindings, as the settings make them
+    Topology(topology::Args),
+    /// Whether a service is ready: 0 if it says so, else 1
+    Health(health::Args),
+    /// The gateway's users
+    #[command(subcommand)]
+    User(user::Command),
+}
+
+impl Command {
+    /// What a person who stops the command in the middle should know.
+    pub(crate) fn when_interrupted(&self) -> Option<&'static str> {
+        match self {
+            Self::Dead(command) => command.when_interrupted(),
+            Self::Config(_) | Self::Db(_) | Self::Topology(_) | Self::Health(_) | Self::User(_) => {
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn usage() {
+        let check = |line: &str, want: Result<(), ErrorKind>| {
+            let parsed = Args::try_parse_from(line.split(' '));
+            assert_eq!(parsed.map(|_| ()).map_err(|error| error.kind()), want, "{line}");
+        };
+        check("platziverse config show --json", Ok(()));
+        check("platziverse config show --config a.toml -v", Ok(()));
+        check("platziverse --config a.toml config check b.json", Ok(()));
+        check("platziverse config check", Err(ErrorKind::MissingRequiredArgument));
+        check("platziverse db drop --yes", Ok(()));
+        check("platziverse dead list --limit 5 --reason invalid_json --json", Ok(()));
+        check("platziverse dead list --limit 0", Err(ErrorKind::ValueValidation));
+        check("platziverse dead replay", Ok(()));
+        check("platziverse dead replay a b", Ok(()));
+        check("platziverse dead replay a --reason b", Err(ErrorKind::ArgumentConflict));
+        check("platziverse dead purge --yes", Ok(()));
+        check("platziverse health --url http://h:1/readyz", Ok(()));
+        check("platziverse health --url https://h", Err(ErrorKind::ValueValidation));
+        check("platziverse user hash --username ana", Ok(()));
+        check("platziverse", Err(ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand));
+        check("platziverse nonsense", Err(ErrorKind::InvalidSubcommand));
+        check("platziverse --version", Err(ErrorKind::DisplayVersion));
+    }
+}

@@ -1,0 +1,108 @@
+//! `.run/env`: the addresses of the system that `scripts/up` started.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+const FILE: &str = ".run/env";
+
+/// The file of addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RunEnv {
+    pub(crate) path: PathBuf,
+    values: BTreeMap<String, String>,
+}
+
+impl RunEnv {
+    /// The nearest one: in `dir` or above it, else above `program`.
+    pub(crate) fn find(dir: &Path, program: Option<&Path>) -> Result<Option<Self>, Unreadable> {
+        let places = dir.ancestors().chain(program.into_iter().flat_map(Path::ancestors).skip(1));
+        let Some(path) = places.map(|place| place.join(FILE)).find(|path| path.is_file()) else {
+            return Ok(None);
+        };
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(Self::read(path, &text))),
+            Err(source) => Err(Unreadable { path, source }),
+        }
+    }
+
+    /// What a file says.
+    pub(crate) fn read(path: PathBuf, text: &str) -> Self {
+        Self { path, values: parse(text) }
+    }
+
+    /// An address, by its name in the file.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.values.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+}
+
+/// A file of addresses that is there but does not help.
+#[derive(Debug)]
+pub(crate) struct Unreadable {
+    pub(crate) path: PathBuf,
+    pub(crate) source: io::Error,
+}
+
+/// Lines `NAME='value'` as a shell would read them; what is none is passed over.
+fn parse(text: &str) -> BTreeMap<String, String> {
+    text.lines().filter_map(assignment).collect()
+}
+
+fn assignment(line: &str) -> Option<(String, String)> {
+    let line = line.trim();
+    let line = line.strip_prefix("export ").unwrap_or(line).trim_start();
+    let (name, value) = line.split_once('=')?;
+    let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    (is_name && !name.is_empty()).then(|| (name.to_owned(), unquoted(value).to_owned()))
+}
+
+fn unquoted(value: &str) -> &str {
+    let inside = |quote: char| value.strip_prefix(quote)?.strip_suffix(quote);
+    inside('\'').or_else(|| inside('"')).unwrap_or(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_read_as_a_shell_would() {
+        let check = |line: &str, want: Option<(&str, &str)>| {
+            let want = want.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            assert_eq!(assignment(line), want, "{line}");
+        };
+        check("AMQP_URL='amqp://u:p@h/%2f'", Some(("AMQP_URL", "amqp://u:p@h/%2f")));
+        check("export A=\"b\"", Some(("A", "b")));
+        check("  A=b=c ", Some(("A", "b=c")));
+        check("A='", Some(("A", "'")));
+        check("# A=b", None);
+        check("A B=c", None);
+        check("=c", None);
+        check("", None);
+    }
+
+    #[test]
+    fn the_nearest_is_found() {
+        let root = std::env::temp_dir().join(format!("platziverse-{}", std::process::id()));
+        let (checkout, other) = (root.join("checkout"), root.join("other"));
+        let deep = checkout.join("target/release");
+        for (dir, url) in [(&checkout, "amqp://checkout"), (&other, "amqp://other")] {
+            std::fs::create_dir_all(dir.join(".run")).unwrap();
+            std::fs::write(dir.join(FILE), format!("AMQP_URL='{url}'\nEMPTY=''\n")).unwrap();
+        }
+        std::fs::create_dir_all(&deep).unwrap();
+        let check = |dir: &Path, program: Option<&Path>, want: Option<&str>| {
+            let found = RunEnv::find(dir, program).unwrap();
+            let url = found.as_ref().and_then(|found| found.get("AMQP_URL"));
+            assert_eq!(url, want, "{dir:?} {program:?}");
+            assert_eq!(found.and_then(|found| found.get("EMPTY").map(str::to_owned)), None);
+        };
+        let program = deep.join("platziverse");
+        check(&other, Some(&program), Some("amqp://other"));
+        check(&deep, None, Some("amqp://checkout"));
+        check(&root, Some(&program), Some("amqp://checkout"));
+        check(&root, None, None);
+        std::fs::remove_dir_all(&root).unwrap();
+    }
+}

@@ -1,0 +1,21 @@
+//! `platziverse`: what an operator asks of the system.
+
+use std::process::ExitCode;
+
+mod args;
+mod config;
+mod db;
+mod dead;
+mod discovery;
+mod health;
+mod output;
+mod process;
+mod progress;
+mod settings;
+mod terminal;
+mod topology;
+mod user;
+
+fn main() -> ExitCode {
+    process::main()
+}
