@@ -1,0 +1,41 @@
+//! Real services for tests.
+//!
+//! A [`World`] is a corner of RabbitMQ and PostgreSQL of a test's own: a vhost and a database, made
+//! at the start and removed at the end. In it run the real programs, as child processes
+//! ([`Process`]), and MQTT clients that are not ours ([`Client`]). Nothing here knows the inside of
+//! a service: what a test sees is what a user sees.
+//!
+//! What cannot be had fails the test at once, with the reason and what to do; so do services that
+//! panic. Nothing sleeps for a fixed time where it can wait for what it wants: [`eventually`].
+
+#![expect(clippy::expect_used, reason = "a test that cannot go on says why and fails")]
+
+mod database;
+mod environment;
+mod eventually;
+mod http;
+mod load;
+mod management;
+mod message;
+mod mqtt;
+mod name;
+mod ports;
+mod process;
+mod raw;
+mod samples;
+mod servers;
+mod world;
+
+pub use database::{Database, Row};
+pub use eventually::{PATIENCE, check, eventually};
+pub use http::Answer as HttpAnswer;
+pub use load::{Load, LoadReport};
+pub use management::{DeadLetter, Management};
+pub use message::{Message, millis_ago};
+pub use mqtt::{Ack, Client, Closed, Heard, Options, Pending, QoS, Version};
+pub use ports::{closed_port, free_port};
+pub use process::{Ended, Process};
+pub use raw::RawClient;
+pub use samples::Samples;
+pub use servers::Servers;
+pub use world::World;

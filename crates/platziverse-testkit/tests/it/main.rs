@@ -1,0 +1,15 @@
+//! What must be seen to work, seen from outside: the real programs, RabbitMQ and PostgreSQL, and
+//! MQTT clients that are not ours. Each test has a vhost and a database of its own.
+
+#![expect(clippy::expect_used, reason = "a test that cannot go on says why and fails")]
+
+mod bad_input;
+mod books;
+mod cli;
+mod faults;
+mod limits;
+mod pipeline;
+mod presence;
+mod replicas;
+mod startup;
+mod worlds;
