@@ -155,6 +155,11 @@ async fn data_trouble_is_told_from_other_trouble() {
         assert!(error.is_transient(), "{error}");
         client.batch_execute("ALTER TABLE m RENAME TO metrics").await.unwrap();
         assert_eq!(writer.write(&[message(3, "b")]).await.unwrap(), written(1, 0, 3));
+
+        let check = "ALTER TABLE agents ADD CONSTRAINT named CHECK (uuid <> 'forbidden')";
+        client.batch_execute(check).await.unwrap();
+        let error = writer.write(&[message(4, "forbidden")]).await.unwrap_err();
+        assert!(!error.is_transient(), "{error}");
     })
     .await;
 }

@@ -12,4 +12,5 @@ mod pipeline;
 mod presence;
 mod replicas;
 mod startup;
+mod tidy;
 mod worlds;
