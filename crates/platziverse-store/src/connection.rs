@@ -112,8 +112,19 @@ fn drive(connection: Connection<Socket, NoTlsStream>) -> AbortHandle {
 
 /// Statements that each new connection starts with. Compiling a plan never pays for statements
 /// that only feed rows to an index.
+///
+/// A process that is frozen, or whose machine is gone, must not keep its locks: the server ends a
+/// session that leaves a transaction idle for 5 s or whose other side is gone. Keepalives have no
+/// effect on Unix sockets, whose peer cannot be elsewhere.
 pub(crate) fn session_settings(statement_timeout: Duration) -> String {
-    format!("SET statement_timeout = {}; SET jit = off", statement_timeout.as_millis())
+    format!(
+        "SET statement_timeout = {}; SET jit = off; \
+         SET idle_in_transaction_session_timeout = '5s'; \
+         SET client_connection_check_interval = '2s'; \
+         SET tcp_keepalives_idle = 3; SET tcp_keepalives_interval = 2; \
+         SET tcp_keepalives_count = 2",
+        statement_timeout.as_millis()
+    )
 }
 
 /// The database's address, without secrets.

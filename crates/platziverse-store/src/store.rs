@@ -19,7 +19,7 @@ use crate::migrations::{self, Failure};
 use crate::status::{self, DatabaseStatus};
 
 /// The oldest major version of PostgreSQL that is supported.
-pub(crate) const SERVER_VERSION_MIN: i32 = 13;
+pub(crate) const SERVER_VERSION_MIN: i32 = 14;
 
 /// A pool of at most `database.pool_size` connections. Cloning shares it.
 #[derive(Clone)]

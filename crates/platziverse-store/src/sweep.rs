@@ -44,13 +44,6 @@ impl Leader {
         if !row.get::<_, bool>(0) {
             return Ok(None);
         }
-        // So that a leader whose machine is gone makes room within the time of a lease. Has no
-        // effect on Unix sockets, whose peer cannot be elsewhere.
-        let keepalives = link.client.batch_execute(
-            "SET tcp_keepalives_idle = 3; SET tcp_keepalives_interval = 2; \
-             SET tcp_keepalives_count = 2",
-        );
-        link.within("asking to lead the sweep", keepalives).await?;
         Ok(Some(Self { link }))
     }
 

@@ -132,6 +132,8 @@ struct Session {
 impl Session {
     async fn open(config: &DatabaseConfig, application_name: &str) -> Result<Self, StoreError> {
         let link = Link::open(config, application_name).await?;
+        let settings = link.client.batch_execute(metrics::PROBES_ONLY);
+        link.within("preparing to store", settings).await?;
         let prepared = try_join5(
             link.client.prepare(agents::UPSERT),
             link.client.prepare(metrics::COPY),
