@@ -6,10 +6,11 @@ use futures_util::StreamExt;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Event};
-use platziverse_service::{Drain, Latch, chain};
+use platziverse_service::{Drain, chain};
 use tokio::sync::mpsc;
 
 use crate::connection::{Link, within};
+use crate::context::RoleLatch;
 use crate::message::Delivery;
 use crate::metrics::ConsumerMetrics;
 use crate::publisher::short;
@@ -105,7 +106,7 @@ struct Task {
     outgoing: mpsc::Sender<Delivery>,
     alive: mpsc::Sender<Infallible>,
     metrics: ConsumerMetrics,
-    latch: Latch,
+    latch: RoleLatch,
     retry: Retry,
 }
 

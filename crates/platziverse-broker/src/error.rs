@@ -7,6 +7,7 @@ use platziverse_config::AmqpConfig;
 
 /// AMQP 0-9-1 reply codes.
 const ACCESS_REFUSED: u16 = 403;
+const NOT_FOUND: u16 = 404;
 const RESOURCE_LOCKED: u16 = 405;
 const PRECONDITION_FAILED: u16 = 406;
 const NOT_ALLOWED: u16 = 530;
@@ -77,6 +78,12 @@ pub enum BrokerError {
         /// How long it was waited for.
         after: Duration,
     },
+    /// A queue that services declare, before the first of them has.
+    #[error("the queue {queue} does not exist yet: start a service first")]
+    Missing {
+        /// Its name.
+        queue: &'static str,
+    },
     /// RabbitMQ would not take a message back.
     #[error("{doing}: RabbitMQ {answer}")]
     Refused {
@@ -122,6 +129,16 @@ impl BrokerError {
         Self::Prepare { address: config.address(), source: Box::new(self) }
     }
 
+    /// The same, of an operation on the queue: in plain words if there is no such queue.
+    pub(crate) fn of_queue(self, queue: &'static str) -> Self {
+        match &self {
+            Self::Operation { source, .. } if code(source) == Some(NOT_FOUND) => {
+                Self::Missing { queue }
+            }
+            _ => self,
+        }
+    }
+
     /// Whether a queue of that name belongs to another connection.
     pub(crate) fn is_locked(&self) -> bool {
         match self {
@@ -133,6 +150,7 @@ impl BrokerError {
             | Self::ConnectTimeout { .. }
             | Self::TooOld { .. }
             | Self::Timeout { .. }
+            | Self::Missing { .. }
             | Self::Refused { .. } => false,
         }
     }

@@ -35,6 +35,9 @@ pub(crate) enum Command {
         json: bool,
     },
     /// Send dead letters back to where they came from; what is refused again comes back
+    ///
+    /// Letters with the reason not_authorized are sent back only when they are named, by id or with
+    /// --reason not_authorized.
     Replay {
         #[command(flatten)]
         which: Which,
@@ -166,6 +169,12 @@ async fn show(session: &Session<'_>, id: &str, json: bool) -> anyhow::Result<()>
 async fn replay(session: &Session<'_>, selection: &Selection) -> anyhow::Result<()> {
     let replayed = session.ask(async |connection| dead::replay(connection, selection).await);
     let replayed = progress::shown("Sending dead letters back", replayed).await?;
+    if replayed == 0 && *selection == Selection::All {
+        return output::print(
+            "There are no dead letters to send back, except perhaps those with the reason \
+             not_authorized: they are sent back only by id or with --reason not_authorized.\n",
+        );
+    }
     output::print(&done("Sent back", replayed, selection)?)
 }
 

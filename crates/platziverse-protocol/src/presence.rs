@@ -19,6 +19,16 @@ impl SessionId {
         Self(id)
     }
 
+    /// The session that this one goes on as after it may have been ended: later than this one,
+    /// and earlier than every session that starts in a later moment, so that a client that has
+    /// moved meanwhile is not taken for one that came back.
+    #[must_use]
+    pub const fn successor(self) -> Self {
+        let (high, low) = self.0.as_u64_pair();
+        // The counter of `SessionClock::start` leaves room for 2^61 successors.
+        Self(Uuid::from_u64_pair(high, low.saturating_add(1)))
+    }
+
     /// The id.
     pub const fn as_uuid(&self) -> &Uuid {
         &self.0
@@ -99,7 +109,8 @@ impl SessionClock {
         self.last = (millis << COUNTER_BITS).max(self.last + 1);
         let (millis, counter) = (self.last >> COUNTER_BITS, self.last & 0xfff);
         let high = (millis << 16) | 0x7000 | counter;
-        let low = (random >> 2) | (1 << 63);
+        // The variant's two bits, one that stays free for successors, 61 random ones.
+        let low = (random >> 3) | (1 << 63);
         SessionId(Uuid::from_u64_pair(high, low))
     }
 }
@@ -121,6 +132,15 @@ mod tests {
         assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "{ids:?}");
         assert!(ids.iter().all(|id| id.as_uuid().get_version_num() == 7));
         assert!(clock.time(at(1)) >= at(9_000));
+    }
+
+    #[test]
+    fn a_successor_is_before_whatever_starts_later() {
+        let mut clock = SessionClock::default();
+        let (first, later) = (clock.start(at(5_000), u64::MAX), clock.start(at(5_000), 0));
+        assert!(first < first.successor() && first.successor() < later);
+        assert_eq!(first.successor().as_uuid().get_version_num(), 7);
+        assert_eq!(first.successor().as_uuid().get_variant(), uuid::Variant::RFC4122);
     }
 
     #[test]

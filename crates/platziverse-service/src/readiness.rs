@@ -59,6 +59,14 @@ impl Latch {
         }
     }
 
+    /// Forgets the dependency: the process is ready without it. Its state said again, also by a
+    /// clone, brings it back.
+    pub fn remove(&self) {
+        if self.readiness.lock().remove(&self.name).is_some() {
+            tracing::debug!(dependency = self.name, "{} is no longer needed", self.name);
+        }
+    }
+
     fn set(&self, state: State) -> bool {
         let mut latches = self.readiness.lock();
         let changed = latches.get(&self.name) != Some(&state);
@@ -82,5 +90,8 @@ mod tests {
         broker.not_ready("gone");
         assert!(!readiness.is_ready());
         assert_eq!(readiness.states()["rabbitmq"], Err("gone".to_owned()));
+        broker.remove();
+        assert!(readiness.is_ready());
+        assert_eq!(readiness.states().len(), 1);
     }
 }

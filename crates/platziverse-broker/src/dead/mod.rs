@@ -1,6 +1,7 @@
 //! Dead letters: what could not be stored or delivered, with the reason.
 
 mod entry;
+mod flight;
 mod operate;
 
 use platziverse_protocol::dead::{Reason, Stage};

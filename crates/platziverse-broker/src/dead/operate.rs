@@ -6,14 +6,15 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use lapin::options::{
-    BasicAckOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions, ConfirmSelectOptions,
-    QueueDeclareOptions, QueuePurgeOptions,
+    BasicAckOptions, BasicGetOptions, BasicNackOptions, QueueDeclareOptions, QueuePurgeOptions,
 };
 use lapin::types::FieldTable;
-use lapin::{Acker, BasicProperties, Channel, Confirmation};
+use lapin::{Acker, Channel};
+use platziverse_protocol::dead::Reason;
 use tokio::time::{Instant, sleep};
 
-use super::entry::{DeadEntry, DeadMessage, is_of_death};
+use super::entry::{DeadEntry, DeadMessage};
+use super::flight::Flight;
 use crate::connection::within;
 use crate::message::Message;
 use crate::publisher::short;
@@ -38,6 +39,12 @@ impl Selection {
             Self::Ids(ids) => entry.id.as_ref().is_some_and(|id| ids.contains(id)),
             Self::Reason(reason) => entry.reason == *reason,
         }
+    }
+
+    /// Whether a replay takes it.
+    fn replays(&self, entry: &DeadEntry) -> bool {
+        let by_name = *self != Self::All;
+        self.has(entry) && (by_name || entry.reason != Reason::NotAuthorized.as_str())
     }
 }
 
@@ -78,20 +85,34 @@ pub async fn show(connection: &Connection, id: &str) -> Result<Option<DeadMessag
 
 /// Publishes dead letters anew where they came from, and says how many. Each leaves the queue only
 /// after RabbitMQ has confirmed it elsewhere; what fails again afterwards comes back as new.
+///
+/// Letters with the reason `not_authorized` are taken only when they are named, by id or by that
+/// reason: what a client was forbidden to say must not be said for it by a replay of everything.
 pub async fn replay(connection: &Connection, selection: &Selection) -> Result<u64, BrokerError> {
-    let publishing = confirming_channel(connection).await?;
+    let mut flight = Flight::start(connection).await?;
     let mut scan = Scan::start(connection).await?;
     let mut count = 0;
     while let Some((message, acker)) = scan.next().await? {
         let entry = DeadEntry::of(&message);
-        if selection.has(&entry) {
-            republish(&publishing, &entry, message).await?;
-            scan.forget(&acker).await?;
-            count += 1;
+        if selection.replays(&entry) {
+            flight.send(entry, message, acker).await?;
+            if flight.is_full() {
+                count += land(&mut flight, &mut scan).await?;
+            }
         }
     }
+    count += land(&mut flight, &mut scan).await?;
     scan.put_back().await?;
     Ok(count)
+}
+
+/// Forgets the letters that RabbitMQ has confirmed elsewhere, and says how many.
+async fn land(flight: &mut Flight, scan: &mut Scan) -> Result<u64, BrokerError> {
+    let landed = flight.land().await?;
+    for acker in &landed.confirmed {
+        scan.forget(acker).await?;
+    }
+    landed.failure.map_or(Ok(landed.confirmed.len() as u64), Err)
 }
 
 /// Deletes dead letters, and says how many.
@@ -114,7 +135,8 @@ pub async fn purge(connection: &Connection, selection: &Selection) -> Result<u64
 async fn purge_all(connection: &Connection) -> Result<u64, BrokerError> {
     let channel = connection.channel().await?;
     let purging = channel.queue_purge(short(DEAD), QueuePurgeOptions::default());
-    asked("emptying the dead-letter queue", purging).await.map(u64::from)
+    let purged = asked("emptying the dead-letter queue", purging).await;
+    purged.map(u64::from).map_err(|error| error.of_queue(DEAD))
 }
 
 /// How long a command waits until what it put back is there for the next one.
@@ -176,52 +198,11 @@ impl Scan {
 async fn ready(channel: &Channel) -> Result<u32, BrokerError> {
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let looking = channel.queue_declare(short(DEAD), options, FieldTable::default());
-    Ok(asked("looking at the dead-letter queue", looking).await?.message_count())
+    let looked = asked("looking at the dead-letter queue", looking).await;
+    Ok(looked.map_err(|error| error.of_queue(DEAD))?.message_count())
 }
 
-async fn confirming_channel(connection: &Connection) -> Result<Channel, BrokerError> {
-    let channel = connection.channel().await?;
-    let selecting = channel.confirm_select(ConfirmSelectOptions::default());
-    asked("switching publisher confirms on", selecting).await?;
-    Ok(channel)
-}
-
-async fn republish(
-    channel: &Channel,
-    entry: &DeadEntry,
-    message: Message,
-) -> Result<(), BrokerError> {
-    let (exchange, key) = (&entry.origin_exchange, &entry.origin_key);
-    let doing = format!("publishing to {exchange} under {key:?}");
-    let options = BasicPublishOptions { mandatory: true, immediate: false };
-    let (to, under) = (short(exchange), short(key));
-    let properties = properties(&message, key);
-    #[expect(clippy::disallowed_methods, reason = "one at a time, and its confirm is awaited")]
-    let publishing =
-        async { channel.basic_publish(to, under, options, &message.body, properties).await?.await };
-    let answer = match asked(&doing, publishing).await? {
-        Confirmation::Ack(None) => return Ok(()),
-        Confirmation::Ack(Some(_)) => "returned it: it reaches no queue there",
-        Confirmation::Nack(_) => "refused it: a queue there is full, or has no leader",
-        Confirmation::NotRequested => "did not confirm it",
-    };
-    Err(BrokerError::Refused { doing, answer })
-}
-
-/// The properties that it was published with, as far as they are known; the app-id stays the first
-/// publisher's.
-fn properties(message: &Message, key: &str) -> BasicProperties {
-    let mut headers = FieldTable::default();
-    for (name, value) in message.headers().into_iter().flat_map(FieldTable::inner) {
-        if !is_of_death(name.as_str()) {
-            headers.insert(name.clone(), value.clone());
-        }
-    }
-    let properties = message.properties.clone().with_headers(headers);
-    if message.kind() == Some("dead") { properties.with_type(short(key)) } else { properties }
-}
-
-async fn asked<T>(
+pub(super) async fn asked<T>(
     doing: &str,
     operation: impl Future<Output = Result<T, lapin::Error>>,
 ) -> Result<T, BrokerError> {

@@ -1,5 +1,6 @@
 //! Exclusive queues of one process: what it listens to, bound and unbound while it runs.
 
+mod acts;
 mod bindings;
 mod task;
 
@@ -8,16 +9,15 @@ use std::time::Duration;
 
 use platziverse_service::Drain;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use self::task::{PREFETCH, Task};
 use crate::connection::Link;
 use crate::message::Message;
 use crate::{BrokerError, Context, topology};
 
-/// How long [`LiveHandle::bind`] waits for RabbitMQ.
+/// How long [`LiveHandle::rebind`] waits for RabbitMQ.
 const BIND_PATIENCE: Duration = Duration::from_secs(5);
-const COMMANDS: usize = 1_024;
 
 /// An exclusive queue: what it is called, what it is bound to, and its limits.
 #[derive(Clone, Debug)]
@@ -72,7 +72,9 @@ pub struct LiveQueue;
 /// Binds and unbinds a [`LiveQueue`]. Clones are handles on the same queue.
 #[derive(Clone, Debug)]
 pub struct LiveHandle {
-    commands: mpsc::Sender<Command>,
+    /// Not bounded, so that a change takes its place in the order when it is asked for; each
+    /// subscriber asks for a bounded number before it waits.
+    commands: mpsc::UnboundedSender<Change>,
     listening: watch::Receiver<Option<Instant>>,
 }
 
@@ -92,10 +94,12 @@ pub enum Bound {
     Later,
 }
 
+/// What one [`LiveHandle::rebind`] asks for.
 #[derive(Debug)]
-enum Command {
-    Bind(String, oneshot::Sender<()>),
-    Unbind(String),
+struct Change {
+    bind: Vec<String>,
+    unbind: Vec<String>,
+    done: oneshot::Sender<()>,
 }
 
 impl LiveQueue {
@@ -106,7 +110,7 @@ impl LiveQueue {
         options: LiveOptions,
     ) -> Result<(LiveHandle, LiveMessages), BrokerError> {
         let role = options.role;
-        let (commands, orders) = mpsc::channel(COMMANDS);
+        let (commands, orders) = mpsc::unbounded_channel();
         let (outgoing, incoming) = mpsc::channel(usize::from(PREFETCH));
         let (listening_now, listening) = watch::channel(None);
         let mut task = Task::new(context, options, orders, outgoing, listening_now);
@@ -119,24 +123,31 @@ impl LiveQueue {
 }
 
 impl LiveHandle {
-    /// Binds the queue under `key`, once more if it is already: it stays bound until it is unbound
-    /// as often.
-    pub async fn bind(&self, key: impl Into<String>) -> Bound {
+    /// Binds the queue under the keys of `bind`, then unbinds it from those of `unbind`. Keys are
+    /// counted: one that was bound twice stays bound until it has been unbound twice.
+    ///
+    /// Changes are made in the order of the calls, whether or not the future is awaited. It
+    /// resolves when RabbitMQ has every binding of `bind`, at the latest after 5 s, and at once
+    /// when there is none to wait for.
+    pub fn rebind(
+        &self,
+        bind: Vec<String>,
+        unbind: Vec<String>,
+    ) -> impl Future<Output = Bound> + Send + 'static + use<> {
+        let patience = Instant::now() + BIND_PATIENCE;
+        let waits = !bind.is_empty();
         let (done, bound) = oneshot::channel();
-        let asking = async {
-            self.commands.send(Command::Bind(key.into(), done)).await.ok()?;
-            bound.await.ok()
-        };
-        match timeout(BIND_PATIENCE, asking).await {
-            Ok(Some(())) => Bound::Now,
-            Ok(None) | Err(_) => Bound::Later,
-        }
-    }
-
-    /// Takes one [`bind`](Self::bind) back. Does not wait for RabbitMQ.
-    pub async fn unbind(&self, key: impl Into<String>) {
         // A queue that has ended is not bound to anything.
-        let _ = self.commands.send(Command::Unbind(key.into())).await;
+        let _ = self.commands.send(Change { bind, unbind, done });
+        async move {
+            if !waits {
+                return Bound::Now;
+            }
+            match timeout_at(patience, bound).await {
+                Ok(Ok(())) => Bound::Now,
+                Ok(Err(_)) | Err(_) => Bound::Later,
+            }
+        }
     }
 
     /// Since when the queue has heard everything that it is bound to; none while it is not

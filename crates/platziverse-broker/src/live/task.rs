@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueBindOptions, QueueDeclareOptions,
-};
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Acker, Channel, Event};
-use platziverse_service::{Latch, chain};
+use platziverse_service::chain;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::bindings::Bindings;
-use super::{Command, LiveOptions};
+use super::acts::{Answers, Ends};
+use super::bindings::{Act, Bindings};
+use super::{Change, LiveOptions};
 use crate::connection::{Link, within};
+use crate::context::RoleLatch;
 use crate::message::{Message, handed};
 use crate::metrics::ConsumerMetrics;
 use crate::publisher::short;
@@ -26,12 +26,16 @@ use crate::{BrokerError, Context};
 pub(super) const PREFETCH: u16 = 1_000;
 const ACK_EVERY: usize = 100;
 const ACK_WITHIN: Duration = Duration::from_millis(200);
+/// Bindings that are asked for before the first answer, about.
+const ACTS_AT_ONCE: usize = 256;
 
 /// What belongs to one connection.
 pub(super) struct Source {
     link: Link,
     queue: ShortString,
     stream: lapin::Consumer,
+    /// What RabbitMQ has been asked to bind and unbind, until it answers.
+    changing: Option<Answers>,
     /// A message for which there was no room yet.
     pending: Option<Message>,
     unacked: usize,
@@ -48,11 +52,19 @@ enum End {
 #[expect(clippy::large_enum_variant, reason = "it is made and taken apart at once")]
 enum Step {
     Asked,
-    Order(Command),
+    Change(Change),
+    Changed(Result<(), BrokerError>),
     Room,
     Event(Option<Event>),
     Item(Option<Result<lapin::message::Delivery, lapin::Error>>),
     AckDue,
+}
+
+async fn answered_all(changing: &mut Option<Answers>) -> Result<(), BrokerError> {
+    match changing {
+        Some(answers) => answers.await,
+        None => std::future::pending().await,
+    }
 }
 
 fn lost(error: &lapin::Error) -> String {
@@ -62,14 +74,15 @@ fn lost(error: &lapin::Error) -> String {
 pub(super) struct Task {
     context: Context,
     options: LiveOptions,
-    orders: mpsc::Receiver<Command>,
+    orders: mpsc::UnboundedReceiver<Change>,
     outgoing: mpsc::Sender<Message>,
     listening: watch::Sender<Option<Instant>>,
     bindings: Bindings,
-    /// Who waits for a binding that is made with the next connection.
+    /// Who waits for bindings that RabbitMQ has not confirmed yet; after a lost connection it is
+    /// the next one that makes them.
     waiting: Vec<oneshot::Sender<()>>,
     metrics: ConsumerMetrics,
-    latch: Latch,
+    latch: RoleLatch,
     retry: Retry,
 }
 
@@ -77,14 +90,12 @@ impl Task {
     pub(super) fn new(
         context: &Context,
         options: LiveOptions,
-        orders: mpsc::Receiver<Command>,
+        orders: mpsc::UnboundedReceiver<Change>,
         outgoing: mpsc::Sender<Message>,
         listening: watch::Sender<Option<Instant>>,
     ) -> Self {
         let mut bindings = Bindings::default();
-        for key in &options.keys {
-            bindings.add(key);
-        }
+        bindings.change(options.keys.clone(), Vec::new());
         Self {
             orders,
             outgoing,
@@ -119,7 +130,14 @@ impl Task {
         loop {
             let lost = match self.step(source).await {
                 Step::Asked => return End::Asked,
-                Step::Order(order) => self.obey(source, order).await,
+                Step::Change(change) => {
+                    self.begin(source, change);
+                    None
+                }
+                Step::Changed(answer) => {
+                    source.changing = None;
+                    self.changed(answer)
+                }
                 Step::Room => {
                     if let Some(message) = source.pending.take() {
                         // There is room, and nobody else fills it.
@@ -154,7 +172,8 @@ impl Task {
         tokio::select! {
             () = self.context.drain.requested() => Step::Asked,
             () = self.outgoing.closed() => Step::Asked,
-            Some(order) = self.orders.recv() => Step::Order(order),
+            Some(change) = self.orders.recv(), if source.changing.is_none() => Step::Change(change),
+            answer = answered_all(&mut source.changing) => Step::Changed(answer),
             _ = self.outgoing.reserve(), if source.pending.is_some() => Step::Room,
             event = source.link.events.next() => Step::Event(event),
             item = source.stream.next(), if source.pending.is_none() => Step::Item(item),
@@ -162,41 +181,51 @@ impl Task {
         }
     }
 
-    /// Binds or unbinds; says why the connection cannot be used any more, if so.
-    async fn obey(&mut self, source: &mut Source, order: Command) -> Option<String> {
-        let changed = match order {
-            Command::Bind(key, done) => {
-                if self.bindings.add(&key) {
-                    let bound = self.bind(&source.link.channel, &source.queue, &key).await;
-                    if bound.is_err() {
-                        self.waiting.push(done);
-                        return bound.err().map(|error| chain(&error));
-                    }
-                }
-                // Whoever stopped waiting needs no answer.
-                let _ = done.send(());
-                Ok(())
-            }
-            Command::Unbind(key) if self.bindings.remove(&key) => {
-                self.unbind(&source.link.channel, &source.queue, &key).await
-            }
-            Command::Unbind(_) => Ok(()),
-        };
-        changed.err().map(|error| chain(&error))
+    /// Asks RabbitMQ for a change, and for those that wait behind it. Only when it has answered all
+    /// of it the next is begun: so a key that is counted already is bound, too.
+    fn begin(&mut self, source: &mut Source, first: Change) {
+        let mut acts = self.note(first);
+        while acts.len() < ACTS_AT_ONCE
+            && let Ok(next) = self.orders.try_recv()
+        {
+            acts.extend(self.note(next));
+        }
+        let ends = self.ends(&source.link.channel, &source.queue);
+        source.changing = Some(ends.carry_out(acts));
     }
 
-    /// Notes an order while there is no connection.
-    fn remember(&mut self, order: Command) {
-        match order {
-            Command::Bind(key, done) => {
-                self.bindings.add(&key);
-                self.waiting.retain(|waiting| !waiting.is_closed());
-                self.waiting.push(done);
+    /// Tells who waits; says why the connection cannot be used any more, if so.
+    fn changed(&mut self, answer: Result<(), BrokerError>) -> Option<String> {
+        match answer {
+            Ok(()) => {
+                self.tell_bound();
+                None
             }
-            Command::Unbind(key) => {
-                self.bindings.remove(&key);
-            }
+            Err(error) => Some(chain(&error)),
         }
+    }
+
+    /// Counts what is to change, and answers what follows from it.
+    fn note(&mut self, change: Change) -> Vec<Act> {
+        let Change { bind, unbind, done } = change;
+        if !bind.is_empty() {
+            if self.waiting.len() == self.waiting.capacity() {
+                self.waiting.retain(|waiting| !waiting.is_closed());
+            }
+            self.waiting.push(done);
+        }
+        self.bindings.change(bind, unbind)
+    }
+
+    fn tell_bound(&mut self) {
+        for done in self.waiting.drain(..) {
+            // Whoever stopped waiting needs no answer.
+            let _ = done.send(());
+        }
+    }
+
+    fn ends(&self, channel: &Channel, queue: &ShortString) -> Ends {
+        Ends { channel: channel.clone(), queue: queue.clone(), exchange: self.options.exchange }
     }
 
     /// Listens again; none if that is no longer needed.
@@ -213,7 +242,8 @@ impl Task {
             let opened = loop {
                 tokio::select! {
                     opened = &mut attempt => break opened,
-                    Some(order) = self.orders.recv() => self.remember(order),
+                    // The next connection makes what is counted.
+                    Some(change) = self.orders.recv() => drop(self.note(change)),
                     () = drain.requested() => return None,
                     () = self.outgoing.closed() => return None,
                 }
@@ -232,20 +262,22 @@ impl Task {
     /// Makes, binds and consumes the queue.
     pub(super) async fn listen(&mut self, link: Link) -> Result<Source, BrokerError> {
         let (link, queue) = self.declare(link).await?;
-        let binding = async {
-            for key in self.bindings.keys() {
-                self.bind(&link.channel, &queue, key).await?;
-            }
-            Ok(())
-        };
-        within(&format!("binding the queue {queue}"), binding).await?;
+        let acts = self.bindings.keys().map(|key| Act::Bind(key.to_owned())).collect();
+        self.ends(&link.channel, &queue).carry_out(acts).await?;
         let stream = self.consume(&link.channel, &queue).await?;
         self.latch.ready();
         self.listening.send_replace(Some(Instant::now()));
-        for done in self.waiting.drain(..) {
-            let _ = done.send(());
-        }
-        Ok(Source { link, queue, stream, pending: None, unacked: 0, last: None, ack_due: None })
+        self.tell_bound();
+        Ok(Source {
+            link,
+            queue,
+            stream,
+            changing: None,
+            pending: None,
+            unacked: 0,
+            last: None,
+            ack_due: None,
+        })
     }
 
     /// Declares the queue, under another name while a lost connection still holds its own.
@@ -281,29 +313,6 @@ impl Task {
                 .map_err(|source| BrokerError::declare("queue", name.as_str(), source))
         })
         .await
-    }
-
-    async fn bind(
-        &self,
-        channel: &Channel,
-        queue: &ShortString,
-        key: &str,
-    ) -> Result<(), BrokerError> {
-        let (exchange, options) = (short(self.options.exchange), QueueBindOptions::default());
-        let none = FieldTable::default();
-        let binding = channel.queue_bind(queue.clone(), exchange, short(key), options, none);
-        answered(format!("binding the queue {queue} to {key:?}"), binding).await
-    }
-
-    async fn unbind(
-        &self,
-        channel: &Channel,
-        queue: &ShortString,
-        key: &str,
-    ) -> Result<(), BrokerError> {
-        let (exchange, none) = (short(self.options.exchange), FieldTable::default());
-        let unbinding = channel.queue_unbind(queue.clone(), exchange, short(key), none);
-        answered(format!("unbinding the queue {queue} from {key:?}"), unbinding).await
     }
 
     async fn consume(

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lapin::types::ShortString;
+use platziverse_protocol::topic::AGENT_MESSAGE;
 use uuid::Uuid;
 
 use crate::dead::DeadLetter;
@@ -132,6 +133,20 @@ impl TelemetryLanes {
         let shard = usize::from(topology::shard_of(agent_uuid, self.shards));
         self.lanes.get(kind)?.get(shard).cloned()
     }
+
+    /// The exchange and the routing key to which a replay publishes what was refused on `topic`
+    /// without looking into it: a message of an agent to an ingest queue, where it is looked into,
+    /// everything else to subscribers, so that nobody's presence changes.
+    pub fn origin(&self, topic: &str) -> (&'static str, String) {
+        let key = platziverse_protocol::topic::routing_key(topic);
+        if topic == AGENT_MESSAGE {
+            // Which agent's it is, is not known.
+            let shard = topology::shard_of("", self.shards);
+            (topology::TELEMETRY, topology::sharded_key(&key, shard, self.shards))
+        } else {
+            (topology::LIVE, key)
+        }
+    }
 }
 
 /// What became of a line.
@@ -177,4 +192,30 @@ pub struct Outgoing<R> {
 pub(crate) fn short(text: &str) -> ShortString {
     let end = text.floor_char_boundary(255);
     ShortString::try_new(&text[..end]).unwrap_or_else(|_| ShortString::from(""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_refused_message_would_have_gone() {
+        for (shards, topic, exchange, key) in [
+            (1, "agent/message", topology::TELEMETRY, "agent.message".to_owned()),
+            (
+                4,
+                "agent/message",
+                topology::TELEMETRY,
+                format!("agent.message.{}", topology::shard_of("", 4)),
+            ),
+            (4, "agent/disconnected", topology::LIVE, "agent.disconnected".to_owned()),
+            (4, "plant/a", topology::LIVE, "plant.a".to_owned()),
+        ] {
+            let origin = TelemetryLanes::new(shards).origin(topic);
+            assert_eq!(origin, (exchange, key), "{topic} with {shards} shards");
+        }
+        let lanes = TelemetryLanes::new(4);
+        let lane = lanes.lane("agent/message", "").unwrap();
+        assert_eq!(lanes.origin("agent/message").1, lane.routing_key());
+    }
 }

@@ -14,7 +14,7 @@ use futures_util::stream::FuturesUnordered;
 use lapin::options::ConfirmSelectOptions;
 use lapin::types::ShortString;
 use lapin::{Channel, Event};
-use platziverse_service::{Drain, Latch, chain, clock};
+use platziverse_service::{Drain, chain, clock};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep_until};
 
@@ -23,6 +23,7 @@ use super::gather::{Gather, Limits, Settled};
 use super::lane::{LINE_BYTES_MAX, Outcome, Outgoing, Receipt, short};
 use super::parcel::{self, Answer, Reply};
 use crate::connection::{Link, within};
+use crate::context::RoleLatch;
 use crate::metrics::PublisherMetrics;
 use crate::retry::{self, Retry};
 use crate::{BrokerError, Context};
@@ -75,7 +76,7 @@ pub(super) struct Task<R> {
     room: Room,
     app_id: ShortString,
     metrics: PublisherMetrics,
-    latch: Latch,
+    latch: RoleLatch,
     retry: Retry,
     refusal_logged: Option<Instant>,
 }

@@ -28,6 +28,10 @@ pub const INGEST: &str = "platziverse.ingest";
 /// without limit, in a way that RabbitMQ 3.10 and 4 both understand.
 const LOOKS_MAX: i64 = 1_000_000_000;
 
+/// Bytes of dead letters that are kept: 1 GiB. Beyond it, as beyond `ingest.dead_length_max`
+/// letters, the queue refuses more, and what would become a dead letter stays where it is.
+pub const DEAD_BYTES_MAX: i64 = 1 << 30;
+
 /// How an exchange routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -190,6 +194,7 @@ impl Queue {
             DEAD,
             [
                 ("x-max-length", Value::Number(config.dead_length_max.into())),
+                ("x-max-length-bytes", Value::Number(DEAD_BYTES_MAX)),
                 ("x-delivery-limit", Value::Number(LOOKS_MAX)),
             ],
         )

@@ -27,7 +27,9 @@ fn every_queue_has_its_limits() {
     let topology = Topology::for_ingest(&config, &[(filter("plant/+"), "plant".to_owned())]);
     assert_eq!(topology.queues.len(), 5);
     for queue in &topology.queues {
-        for needed in ["x-queue-type", "x-overflow", "x-max-length", "x-delivery-limit"] {
+        for needed in
+            ["x-queue-type", "x-overflow", "x-max-length", "x-max-length-bytes", "x-delivery-limit"]
+        {
             assert!(queue.arguments.iter().any(|a| a.name == needed), "{} {needed}", queue.name);
         }
         let leads_on = queue.arguments.iter().any(|a| a.name == "x-dead-letter-exchange");

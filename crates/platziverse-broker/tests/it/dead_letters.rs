@@ -5,6 +5,7 @@ use platziverse_broker::dead::{self, DeadLetter, Selection};
 use platziverse_broker::{Lane, Outgoing, Publisher, topology};
 use platziverse_config::IngestConfig;
 use platziverse_protocol::dead::{Reason, Stage};
+use platziverse_service::chain;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -125,4 +126,80 @@ async fn a_replay_to_nowhere_keeps_the_letter() {
     let operator = world.operator().await;
     let kept = async || dead::list(&operator, &Selection::All, 9).await.unwrap().len() == 1;
     eventually("it is still there", kept).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_forbidden_is_replayed_only_by_name() {
+    let world = World::new();
+    let context = world.context(&IngestConfig::default());
+    let publisher: TestPublisher = Publisher::start(&context, OPTIONS).await.unwrap();
+    let reasons = [Reason::NotAuthorized, Reason::InvalidJson, Reason::NotAuthorized];
+    for (number, reason) in (1..).zip(reasons) {
+        bury(&publisher, number, reason).await;
+    }
+    let operator = world.operator().await;
+    assert_eq!(dead::replay(&operator, &Selection::All).await.unwrap(), 1);
+    let mut deliveries = consume(&context, topology::INGEST, 10).await;
+    assert_eq!(numbers(&next(&mut deliveries).await.body), [2]);
+    let all_left = async || dead::list(&operator, &Selection::All, 9).await.unwrap().len() == 2;
+    eventually("the others are left", all_left).await;
+    let one = Selection::Ids(BTreeSet::from([id(3)]));
+    assert_eq!(dead::replay(&operator, &one).await.unwrap(), 1);
+    assert_eq!(numbers(&next(&mut deliveries).await.body), [3]);
+    let reason = Selection::Reason("not_authorized".to_owned());
+    assert_eq!(dead::replay(&operator, &reason).await.unwrap(), 1);
+    assert_eq!(numbers(&next(&mut deliveries).await.body), [1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_are_replayed_in_order_and_what_reaches_nothing_stays() {
+    let world = World::new();
+    let context = world.context(&IngestConfig::default());
+    let publisher: TestPublisher = Publisher::start(&context, OPTIONS).await.unwrap();
+    let letter = |origin_key| DeadLetter {
+        reason: Reason::DatabaseRefused,
+        stage: Stage::Worker,
+        error: "",
+        origin_exchange: if origin_key == "nobody" { topology::LIVE } else { topology::TELEMETRY },
+        origin_key,
+    };
+    for (numbers, origin_key) in
+        [(0..100, "agent.message"), (100..101, "nobody"), (101..150, "agent.message")]
+    {
+        let mut outcomes = Vec::new();
+        for number in numbers {
+            outcomes.push(publish(&publisher, &Lane::dead(&letter(origin_key)), number).await);
+        }
+        confirmed(outcomes).await;
+    }
+    let operator = world.operator().await;
+    assert!(dead::replay(&operator, &Selection::All).await.is_err());
+    operator.close().await;
+    let operator = world.operator().await;
+    // All that were on their way with the one that failed are settled; those behind are not sent.
+    let left = async || -> Vec<_> {
+        let entries = dead::list(&operator, &Selection::All, 999).await.unwrap();
+        let mut ids: Vec<_> = entries.into_iter().filter_map(|entry| entry.id).collect();
+        ids.sort();
+        ids
+    };
+    let wanted: Vec<_> = std::iter::once(100).chain(128..150).map(id).collect();
+    eventually("those are left", async || left().await == wanted).await;
+    let mut deliveries = consume(&context, topology::INGEST, 200).await;
+    for number in (0..128).filter(|number| *number != 100) {
+        assert_eq!(numbers(&next(&mut deliveries).await.body), [number]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn before_any_service_has_started() {
+    let world = World::new();
+    let wanted = "the queue platziverse.dead does not exist yet: start a service first";
+    for selection in [Selection::All, Selection::Reason("invalid_json".to_owned())] {
+        let operator = world.operator().await;
+        let listed = dead::list(&operator, &selection, 1).await;
+        assert_eq!(chain(&listed.unwrap_err()), wanted);
+        let purged = dead::purge(&operator, &selection).await;
+        assert_eq!(chain(&purged.unwrap_err()), wanted);
+    }
 }

@@ -12,6 +12,14 @@ async fn listen(context: &Context) -> (LiveHandle, LiveMessages) {
     LiveQueue::start(context, LiveOptions::live(&"host:1", 1_000)).await.unwrap()
 }
 
+fn keys(keys: &[&str]) -> Vec<String> {
+    keys.iter().map(|key| (*key).to_owned()).collect()
+}
+
+async fn bind(handle: &LiveHandle, key: &str) -> Bound {
+    handle.rebind(keys(&[key]), keys(&[])).await
+}
+
 async fn next_live(messages: &mut LiveMessages) -> Message {
     soon("a live message", messages.next()).await.unwrap()
 }
@@ -23,24 +31,80 @@ async fn hears_what_it_is_bound_to() {
     let publisher: TestPublisher = Publisher::start(&context, OPTIONS).await.unwrap();
     let (handle, mut messages) = listen(&context).await;
     assert!(handle.listening_since().is_some());
-    assert_eq!(handle.bind("agent.message").await, Bound::Now);
-    assert_eq!(handle.bind("plant.*").await, Bound::Now);
-    assert_eq!(handle.bind("plant.*").await, Bound::Now);
+    assert_eq!(bind(&handle, "agent.message").await, Bound::Now);
+    assert_eq!(bind(&handle, "plant.*").await, Bound::Now);
+    assert_eq!(bind(&handle, "plant.*").await, Bound::Now);
 
     // One publish serves storage and listeners.
     confirmed(vec![publish(&publisher, &telemetry(), 1).await]).await;
     assert_eq!(numbers(&next_live(&mut messages).await.body), [1]);
     // Bound twice, it is still bound after one unbind.
-    handle.unbind("plant.*").await;
-    assert_eq!(handle.bind("sync").await, Bound::Now);
+    handle.rebind(keys(&[]), keys(&["plant.*"])).await;
+    assert_eq!(bind(&handle, "sync").await, Bound::Now);
     confirmed(vec![publish(&publisher, &Lane::live("plant.a"), 2).await]).await;
     assert_eq!(numbers(&next_live(&mut messages).await.body), [2]);
     // Not bound at all, it is no fault and not heard.
-    handle.unbind("plant.*").await;
-    assert_eq!(handle.bind("later").await, Bound::Now);
+    handle.rebind(keys(&[]), keys(&["plant.*"])).await;
+    assert_eq!(bind(&handle, "later").await, Bound::Now);
     confirmed(vec![publish(&publisher, &Lane::live("plant.a"), 3).await]).await;
     confirmed(vec![publish(&publisher, &Lane::live("later"), 4).await]).await;
     assert_eq!(numbers(&next_live(&mut messages).await.body), [4]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_are_made_in_the_order_in_which_they_are_asked_for() {
+    let world = World::new();
+    let context = world.context(&IngestConfig::default());
+    let publisher: TestPublisher = Publisher::start(&context, OPTIONS).await.unwrap();
+    let (handle, mut messages) = listen(&context).await;
+    // Nobody waits for these, and they are made all the same.
+    drop(handle.rebind(keys(&["gone", "kept"]), keys(&[])));
+    drop(handle.rebind(keys(&[]), keys(&["gone"])));
+    drop(handle.rebind(keys(&["swapped"]), keys(&["kept"])));
+    drop(handle.rebind(keys(&["kept"]), keys(&["swapped"])));
+    let many: Vec<_> = (0..100).map(|n| format!("many.{n}")).collect();
+    let first = handle.rebind(many.clone(), keys(&[]));
+    // Counted already, but RabbitMQ need not have them yet.
+    assert_eq!(handle.rebind(many, keys(&[])).await, Bound::Now);
+    for (number, key) in [(1, "gone"), (2, "swapped"), (3, "kept"), (4, "many.0"), (5, "many.99")] {
+        confirmed(vec![publish(&publisher, &Lane::live(key), number).await]).await;
+    }
+    for number in 3..=5 {
+        assert_eq!(numbers(&next_live(&mut messages).await.body), [number]);
+    }
+    assert_eq!(first.await, Bound::Now);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_connection_bindings_are_made_later() {
+    let world = World::new();
+    let context = world.context(&IngestConfig::default());
+    let (handle, mut messages) = listen(&context).await;
+    let before = handle.listening_since();
+    world.close_connections().await;
+    let rebound = handle.rebind(keys(&["a"]), keys(&[]));
+    assert_eq!(soon("an answer", rebound).await, Bound::Now, "the next connection makes it");
+    assert_ne!(handle.listening_since(), before);
+    let publisher: TestPublisher = Publisher::start(&context, OPTIONS).await.unwrap();
+    confirmed(vec![publish(&publisher, &Lane::live("a"), 1).await]).await;
+    assert_eq!(numbers(&next_live(&mut messages).await.body), [1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_forgets_a_queue_that_did_not_start_or_has_ended() {
+    let world = World::new();
+    let context = world.context(&IngestConfig::default());
+    let mut nowhere = context.clone();
+    nowhere.amqp.port = 1;
+    assert!(LiveQueue::start(&nowhere, LiveOptions::live(&"host:1", 10)).await.is_err());
+    assert!(context.readiness.is_ready());
+    let (handle, messages) = listen(&context).await;
+    assert!(context.readiness.is_ready());
+    world.close_connections().await;
+    drop(messages);
+    let ended = async || bind(&handle, "a").await == Bound::Later;
+    eventually("the queue has ended", ended).await;
+    eventually("nothing depends on it", async || context.readiness.is_ready()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -48,12 +112,12 @@ async fn is_bound_again_after_a_lost_connection() {
     let world = World::new();
     let context = world.context(&IngestConfig::default());
     let (handle, mut messages) = listen(&context).await;
-    assert_eq!(handle.bind("a").await, Bound::Now);
+    assert_eq!(bind(&handle, "a").await, Bound::Now);
     let before = handle.listening_since();
     world.close_connections().await;
     let renewed = async || handle.listening_since().is_some_and(|since| Some(since) != before);
     eventually("listening again", renewed).await;
-    assert_eq!(handle.bind("b").await, Bound::Now);
+    assert_eq!(bind(&handle, "b").await, Bound::Now);
 
     let publisher: TestPublisher = Publisher::start(&context, OPTIONS).await.unwrap();
     for (number, key) in [(1, "a"), (2, "b")] {
@@ -68,7 +132,7 @@ async fn more_than_the_prefetch_arrives() {
     let context = world.context(&IngestConfig::default());
     let (handle, mut messages) =
         LiveQueue::start(&context, LiveOptions::live(&"host:1", 100_000)).await.unwrap();
-    assert_eq!(handle.bind("a").await, Bound::Now);
+    assert_eq!(bind(&handle, "a").await, Bound::Now);
     let publisher: TestPublisher = Publisher::start(&context, OPTIONS).await.unwrap();
     let lane = Lane::live("a").alone();
     let mut outcomes = Vec::new();

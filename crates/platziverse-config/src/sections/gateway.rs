@@ -142,7 +142,7 @@ pub(crate) const KEYS: &[Key] = &[
     Key::new("routes", Kind::Rows(ROUTE)),
     Key::new("max_connections", Kind::Whole { min: 1, max: 10_000_000 }),
     // A payload of 256 KiB with its topic, id and properties must fit; MQTT's own limit (2.1.4).
-    Key::new("max_packet_size", Kind::Whole { min: 270_336, max: 268_435_455 }),
+    Key::new("max_packet_size", Kind::Whole { min: 270_336, max: 8_388_608 }),
     Key::new("receive_maximum", Kind::Whole { min: 1, max: 65_535 }),
     Key::new(
         "connect_timeout",

@@ -37,7 +37,7 @@ fn all_errors_come_at_once() {
             "platziverse.toml: amqp.port: found \"x\"; allowed: a whole number from 1 to 65535",
             "platziverse.toml: amqp.prot: no such setting; did you mean amqp.port?",
             "platziverse.toml: gateway.max_packet_size: found 1; allowed: a whole number from \
-             270336 to 268435455",
+             270336 to 8388608",
             "platziverse.toml: gateway.users[0].password_hash: found nothing; allowed: text of 1 \
              to 1024 bytes",
         ]
