@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::sync::{PoisonError, RwLock};
 
-use platziverse_broker::LiveHandle;
 use platziverse_broker::topology::live_binding_keys;
+use platziverse_broker::{Bound, LiveHandle};
 use platziverse_protocol::topic::TopicFilter;
 
 use crate::packet::Reason;
@@ -23,15 +23,10 @@ pub(crate) struct Rebinding {
 }
 
 impl Rebinding {
-    /// Carries the change out. Resolves when RabbitMQ has the new bindings, or will have them as
-    /// soon as it is back.
-    pub(crate) async fn carry_out(self, live: &LiveHandle) {
-        for key in self.bind {
-            live.bind(&key).await;
-        }
-        for key in self.unbind {
-            live.unbind(&key).await;
-        }
+    /// Carries the change out: it is in order with those before once this returns. The future
+    /// resolves when RabbitMQ has the new bindings, or will have them as soon as it is back.
+    pub(crate) fn carry_out(self, live: &LiveHandle) -> impl Future<Output = Bound> + Send + use<> {
+        live.rebind(self.bind, self.unbind)
     }
 
     /// Whether nothing changes.
@@ -43,10 +38,8 @@ impl Rebinding {
 #[derive(Debug, Default)]
 struct State {
     subscriptions: Subscriptions<ConnectionId>,
-    /// Filters that have bindings of their own.
+    /// Filters that have bindings of their own; the others share the binding to everything.
     bound: HashSet<TopicFilter>,
-    /// Filters that share the binding to everything.
-    wide: HashSet<TopicFilter>,
 }
 
 /// All subscriptions.
@@ -73,8 +66,14 @@ impl Audience {
                 retain_as_published: options.retain_as_published,
                 id: *id,
             };
-            if state.subscriptions.insert(filter, connection, wants).first {
-                state.bind(filter, self.bound_max, &mut rebinding);
+            let inserted = state.subscriptions.insert(filter, connection, wants);
+            if inserted.first && state.bound.len() < self.bound_max {
+                state.bound.insert(filter.clone());
+            }
+            // Bindings are counted: each subscriber has its own share in them, and waits until
+            // they are there.
+            if !inserted.replaced {
+                rebinding.bind.extend(state.keys(filter));
             }
         }
         rebinding
@@ -90,8 +89,8 @@ impl Audience {
         let (mut reasons, mut rebinding) = (Vec::new(), Rebinding::default());
         for filter in filters {
             let removed = state.subscriptions.remove(filter, &connection);
-            if removed.last {
-                state.unbind(filter, &mut rebinding);
+            if removed.existed {
+                state.unbind(filter, removed.last, &mut rebinding);
             }
             let there = removed.existed;
             reasons.push(if there { Reason::SUCCESS } else { Reason::NO_SUBSCRIPTION_EXISTED });
@@ -108,8 +107,8 @@ impl Audience {
         };
         if is_member {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-            for filter in state.subscriptions.remove_client(&connection) {
-                state.unbind(&filter, &mut rebinding);
+            for (filter, last) in state.subscriptions.remove_client(&connection) {
+                state.unbind(&filter, last, &mut rebinding);
             }
         }
         rebinding
@@ -127,23 +126,19 @@ impl Audience {
 }
 
 impl State {
-    fn bind(&mut self, filter: &TopicFilter, bound_max: usize, rebinding: &mut Rebinding) {
-        if self.bound.len() < bound_max {
-            self.bound.insert(filter.clone());
-            rebinding.bind.extend(live_binding_keys(filter));
-            return;
+    /// What the live queue is bound to for a filter.
+    fn keys(&self, filter: &TopicFilter) -> Vec<String> {
+        if self.bound.contains(filter) {
+            live_binding_keys(filter)
+        } else {
+            vec![EVERYTHING.to_owned()]
         }
-        if self.wide.is_empty() {
-            rebinding.bind.push(EVERYTHING.to_owned());
-        }
-        self.wide.insert(filter.clone());
     }
 
-    fn unbind(&mut self, filter: &TopicFilter, rebinding: &mut Rebinding) {
-        if self.bound.remove(filter) {
-            rebinding.unbind.extend(live_binding_keys(filter));
-        } else if self.wide.remove(filter) && self.wide.is_empty() {
-            rebinding.unbind.push(EVERYTHING.to_owned());
+    fn unbind(&mut self, filter: &TopicFilter, last: bool, rebinding: &mut Rebinding) {
+        rebinding.unbind.extend(self.keys(filter));
+        if last {
+            self.bound.remove(filter);
         }
     }
 }

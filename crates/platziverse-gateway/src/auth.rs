@@ -3,13 +3,16 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use argon2::Argon2;
 use argon2::password_hash::{PasswordHash, PasswordVerifier};
+use blake2::Blake2sMac256;
+use blake2::digest::{KeyInit, Mac};
 use platziverse_config::{Anonymous, GatewayConfig};
 use platziverse_protocol::topic::{TopicError, TopicFilter};
 use tokio::sync::Semaphore;
+use uuid::Uuid;
 
 /// How many passwords are checked at a time; each check takes some 20 MB and 20 ms by design.
 const CHECKS_AT_A_TIME: usize = 2;
@@ -62,6 +65,8 @@ pub enum Refusal {
     BadCredentials,
     /// No credentials where some are needed.
     NotAuthorized,
+    /// The gateway is going down.
+    Unavailable,
 }
 
 struct User {
@@ -75,6 +80,10 @@ pub struct Authenticator {
     anonymous: Anonymous,
     anonymous_permissions: Permissions,
     checks: Semaphore,
+    /// What was right before, as keyed hashes: a check of argon2 is slow by design, and a fleet
+    /// that reconnects must not wait for one each.
+    proven: Mutex<HashMap<String, [u8; 32]>>,
+    key: [u8; 32],
     /// Checked for users that do not exist, so that the time taken does not tell.
     decoy: Option<String>,
 }
@@ -107,8 +116,18 @@ impl Authenticator {
             publish: filters("gateway.anonymous_publish", publish)?,
             subscribe: filters("gateway.anonymous_subscribe", subscribe)?,
         };
-        let (anonymous, checks) = (settings.anonymous, Semaphore::new(CHECKS_AT_A_TIME));
-        Ok(Self { users, anonymous, anonymous_permissions, checks, decoy })
+        let mut key = [0; 32];
+        key[..16].copy_from_slice(Uuid::new_v4().as_bytes());
+        key[16..].copy_from_slice(Uuid::new_v4().as_bytes());
+        Ok(Self {
+            users,
+            anonymous: settings.anonymous,
+            anonymous_permissions,
+            checks: Semaphore::new(CHECKS_AT_A_TIME),
+            proven: Mutex::default(),
+            key,
+            decoy,
+        })
     }
 
     /// Decides about a client at `peer`. Passwords are checked away from the I/O threads.
@@ -122,18 +141,42 @@ impl Authenticator {
             return self.anonymous(peer);
         };
         let user = self.users.get(username);
+        let given = password.unwrap_or_default();
+        if let Some(user) = user.filter(|_| self.is_proven(username, given)) {
+            return Ok(user.permissions.clone());
+        }
         let Some(hash) = user.map(|user| &user.hash).or(self.decoy.as_ref()) else {
             return Err(Refusal::BadCredentials);
         };
-        let (hash, password) = (hash.clone(), password.unwrap_or_default().to_vec());
+        let (hash, password) = (hash.clone(), given.to_vec());
         let Ok(_permit) = self.checks.acquire().await else {
             return Err(Refusal::BadCredentials);
         };
         let check = tokio::task::spawn_blocking(move || verify(&hash, &password));
         match (check.await, user) {
-            (Ok(true), Some(user)) => Ok(user.permissions.clone()),
+            (Ok(true), Some(user)) => {
+                let proof = self.mac(given).finalize().into_bytes().into();
+                self.proven().insert(username.to_owned(), proof);
+                Ok(user.permissions.clone())
+            }
             _ => Err(Refusal::BadCredentials),
         }
+    }
+
+    fn is_proven(&self, username: &str, password: &[u8]) -> bool {
+        let Some(proof) = self.proven().get(username).copied() else { return false };
+        // Compares in constant time.
+        self.mac(password).verify_slice(&proof).is_ok()
+    }
+
+    fn mac(&self, password: &[u8]) -> Blake2sMac256 {
+        let mut mac = <Blake2sMac256 as KeyInit>::new(&self.key.into());
+        mac.update(password);
+        mac
+    }
+
+    fn proven(&self) -> MutexGuard<'_, HashMap<String, [u8; 32]>> {
+        self.proven.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn anonymous(&self, peer: IpAddr) -> Result<Permissions, Refusal> {
@@ -160,4 +203,65 @@ fn filters(key: &str, texts: &[String]) -> Result<Arc<[TopicFilter]>, AuthError>
         })
     };
     texts.iter().map(parse).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use argon2::password_hash::{PasswordHasher, SaltString};
+    use platziverse_config::{Secret, User};
+
+    use super::*;
+
+    const LOOPBACK: [u8; 4] = [127, 0, 0, 1];
+    const ELSEWHERE: [u8; 4] = [192, 0, 2, 1];
+
+    fn authenticator(anonymous: Anonymous) -> Authenticator {
+        let salt = SaltString::from_b64("c29tZXNhbHQ").unwrap();
+        let hash = Argon2::default().hash_password(b"right", &salt).unwrap().to_string();
+        let user = User {
+            username: "agent".to_owned(),
+            password_hash: Secret::new(hash),
+            publish: vec!["agent/message".to_owned()],
+            subscribe: vec!["agent/+".to_owned()],
+        };
+        let settings = GatewayConfig { users: vec![user], anonymous, ..GatewayConfig::default() };
+        Authenticator::new(&settings).unwrap()
+    }
+
+    #[tokio::test]
+    async fn passwords() {
+        let auth = authenticator(Anonymous::Never);
+        let check = async |user: &str, password: Option<&[u8]>, want: Result<(), Refusal>| {
+            let got = auth.check(Some(user), password, ELSEWHERE.into()).await;
+            assert_eq!(got.map(|_| ()), want, "{user} {password:?}");
+        };
+        check("agent", Some(b"wrong"), Err(Refusal::BadCredentials)).await;
+        check("agent", Some(b"right"), Ok(())).await;
+        // From what was proven before.
+        check("agent", Some(b"right"), Ok(())).await;
+        check("agent", Some(b"wrong"), Err(Refusal::BadCredentials)).await;
+        check("agent", None, Err(Refusal::BadCredentials)).await;
+        check("nobody", Some(b"right"), Err(Refusal::BadCredentials)).await;
+    }
+
+    #[tokio::test]
+    async fn anonymous_clients() {
+        let check = async |anonymous: Anonymous, peer: [u8; 4], want: bool| {
+            let got = authenticator(anonymous).check(None, None, peer.into()).await;
+            assert_eq!(got.is_ok(), want, "{anonymous:?} from {peer:?}");
+        };
+        check(Anonymous::Loopback, LOOPBACK, true).await;
+        check(Anonymous::Loopback, ELSEWHERE, false).await;
+        check(Anonymous::Always, ELSEWHERE, true).await;
+        check(Anonymous::Never, LOOPBACK, false).await;
+    }
+
+    #[tokio::test]
+    async fn permissions_are_by_topic() {
+        let auth = authenticator(Anonymous::Never);
+        let got = auth.check(Some("agent"), Some(b"right"), LOOPBACK.into()).await.unwrap();
+        assert!(got.may_publish("agent/message") && !got.may_publish("other"));
+        assert!(got.may_subscribe(&TopicFilter::parse("agent/connected").unwrap()));
+        assert!(!got.may_subscribe(&TopicFilter::parse("#").unwrap()));
+    }
 }

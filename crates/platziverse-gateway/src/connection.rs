@@ -8,10 +8,12 @@ mod subscribing;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use platziverse_broker::{Outgoing, Unsent};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
@@ -23,7 +25,7 @@ use crate::mailbox::{self, Event, Inbox, Mailbox};
 use crate::packet::{Reason, Told};
 use crate::registry::ConnectionId;
 use crate::reporter::Reporter;
-use crate::session::{Action, Close, Dropped, Session};
+use crate::session::{Action, Dropped, Session};
 use crate::settlement::Settlement;
 use crate::transport::Transport;
 
@@ -39,8 +41,10 @@ type Sending = Pin<Box<dyn Future<Output = Result<(), Unsent<Settlement>>> + Sen
 /// Which of the two publishers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
-    Main,
-    Control,
+    /// What is stored, or goes to subscribers.
+    Traffic,
+    /// Dead letters.
+    Graveyard,
 }
 
 struct Connection {
@@ -56,7 +60,8 @@ struct Connection {
     /// Publishes that found no room; while there are any, nothing is read.
     held: VecDeque<(Way, Outgoing<Settlement>)>,
     sending: Option<Sending>,
-    close: Option<Box<Close>>,
+    /// Whether anything of the session is on its way to storage.
+    reported: bool,
     /// When what is still to be written is given up, once the session has ended.
     last_word: Option<Instant>,
 }
@@ -81,11 +86,16 @@ pub(crate) async fn run(hub: Arc<Hub>, stream: TcpStream, peer: SocketAddr) {
         actions: Vec::new(),
         held: VecDeque::new(),
         sending: None,
-        close: None,
+        reported: false,
         last_word: None,
         hub,
     };
-    connection.live().await;
+    // A fault in here ends one connection, and leaves neither its client id nor its agents behind.
+    if AssertUnwindSafe(connection.live()).catch_unwind().await.is_err() {
+        tracing::error!(%peer, "a connection panicked and is ended");
+        connection.session.lost(&mut connection.actions);
+        connection.carry_out(Instant::now());
+    }
     connection.end().await;
 }
 
@@ -161,7 +171,11 @@ impl Connection {
     }
 
     fn is_reading(&self) -> bool {
-        self.held.is_empty() && self.sending.is_none() && self.session.may_read()
+        // A client that does not take our answers is not asked for more questions.
+        self.held.is_empty()
+            && self.sending.is_none()
+            && self.transport.is_writable()
+            && self.session.may_read()
     }
 
     fn read(&mut self) {
@@ -248,8 +262,8 @@ impl Connection {
                 self.hub.metrics.missed.inc_by(count as u64);
             }
             Action::Close(close) => {
-                self.close = Some(close);
                 self.last_word = Some(now + LAST_WORD);
+                self.depart(&close);
             }
         }
     }

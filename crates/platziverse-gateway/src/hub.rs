@@ -35,8 +35,10 @@ pub(crate) struct Hub {
     pub(crate) drain: Drain,
     /// For what is stored and what goes to subscribers.
     pub(crate) publisher: Publisher<Settlement>,
-    /// For dead letters and what gateways tell each other: they must not wait behind the former.
-    pub(crate) control: Publisher<Settlement>,
+    /// For dead letters: they must not hold up what is stored.
+    pub(crate) graveyard: Publisher<Settlement>,
+    /// For what gateways tell each other: neither must hold it up.
+    pub(crate) signals: Publisher<Settlement>,
     pub(crate) lanes: TelemetryLanes,
     pub(crate) live: LiveHandle,
     pub(crate) audience: Audience,
@@ -49,40 +51,47 @@ impl Hub {
     /// Lets a client in: it gets a session, and whoever had its client id is taken over, here at
     /// once and on other gateways as soon as they hear of it.
     pub(crate) fn enter(&self, client: &Text, mailbox: Mailbox) -> (ConnectionId, SessionId) {
-        let session = self.new_session();
-        let (connection, older) = self.registry().enter(client, session, mailbox);
+        let random = Uuid::new_v4().as_u64_pair().1;
+        let (connection, session, older) = {
+            // The session starts under the lock, so that of two clients with one id the one that
+            // enters later has the later session.
+            let mut registry = self.registry();
+            let session = self.clock().start(clock::now(), random);
+            let (connection, older) = registry.enter(client, session, mailbox);
+            (connection, session, older)
+        };
         if let Some(older) = older {
             older.send(Event::TakenOver);
         }
-        self.announce(client, session);
+        if self.signals.try_publish(takeover(client, session)).is_err() {
+            tracing::warn!(
+                "no room to announce a takeover: an older connection of the same client id on \
+                 another gateway stays until the roll is called"
+            );
+        }
         (connection, session)
     }
 
-    /// The id of a session that starts now.
-    pub(crate) fn new_session(&self) -> SessionId {
-        let random = Uuid::new_v4().as_u64_pair().1;
-        self.clock().start(clock::now(), random)
+    /// Announces every client of this gateway again, after announcements of others may have been
+    /// missed: who has a newer session of one of them answers.
+    pub(crate) async fn call_the_roll(&self) {
+        let roll = self.registry().roll();
+        for (client, session) in roll {
+            // Closed only at the end of the process.
+            let _ = self.signals.publish(takeover(&client, session)).await;
+        }
     }
 
-    fn announce(&self, client: &Text, session: SessionId) {
-        let mut line = Vec::new();
-        let record = Record {
-            id: Uuid::now_v7(),
-            topic: TAKEOVER.into(),
-            client: (&**client).into(),
-            session,
-            received: clock::now(),
-            qos: 0,
-            properties: None,
-            payload: Payload::of_json("{}"),
-        };
-        record.encode_line(&mut line);
-        let (lane, line) = (Lane::live(&routing_key(TAKEOVER)), Bytes::from(line));
-        let outgoing = Outgoing { lane, id: record.id, line, receipt: Settlement::Own };
-        if self.control.try_publish(outgoing).is_err() {
-            tracing::warn!(
-                "no room to announce a takeover: an older connection of the same client id on another gateway stays open"
-            );
+    /// Hears that a client has a session somewhere.
+    pub(crate) fn hear_takeover(&self, client: &str, session: SessionId) {
+        let registry = self.registry();
+        match registry.session_of(client) {
+            Some((mailbox, own)) if own < session => mailbox.send(Event::TakenOver),
+            Some((_, own)) if own > session => {
+                // Nothing is lost if there is no room: the roll is called again some time.
+                let _ = self.signals.try_publish(takeover(client, own));
+            }
+            _ => {}
         }
     }
 
@@ -104,4 +113,22 @@ impl Hub {
     pub(crate) fn is_full(&self) -> bool {
         self.open.load(Ordering::Relaxed) > self.connections_max
     }
+}
+
+/// Tells all gateways that a client id has a session.
+fn takeover(client: &str, session: SessionId) -> Outgoing<Settlement> {
+    let mut line = Vec::new();
+    let record = Record {
+        id: Uuid::now_v7(),
+        topic: TAKEOVER.into(),
+        client: client.into(),
+        session,
+        received: clock::now(),
+        qos: 0,
+        properties: None,
+        payload: Payload::of_json("{}"),
+    };
+    record.encode_line(&mut line);
+    let (lane, line) = (Lane::live(&routing_key(TAKEOVER)), Bytes::from(line));
+    Outgoing { lane, id: record.id, line, receipt: Settlement::Own }
 }

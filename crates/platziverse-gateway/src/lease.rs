@@ -1,6 +1,7 @@
 //! This gateway's heartbeats, and what it learns from those of others.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use platziverse_broker::{LiveMessages, Outcome, heartbeat};
@@ -27,7 +28,7 @@ pub(crate) async fn beat(hub: &Hub, instance: &str) -> bool {
     };
     let (receipt, confirmed) = oneshot::channel();
     let outgoing = heartbeat::outgoing(&beat, Settlement::Awaited(receipt));
-    if hub.control.publish(outgoing).await.is_err() {
+    if hub.signals.publish(outgoing).await.is_err() {
         return false;
     }
     matches!(confirmed.await, Ok(Outcome::Confirmed))
@@ -35,14 +36,21 @@ pub(crate) async fn beat(hub: &Hub, instance: &str) -> bool {
 
 /// Beats until the process has drained. `last` is when the heartbeat before was sent.
 pub(crate) async fn run(hub: Arc<Hub>, instance: String, mut last: Instant) {
-    while !hub.drain.is_requested() || hub.open.load(std::sync::atomic::Ordering::Relaxed) > 0 {
+    let mut listening = hub.live.listening_since();
+    while !hub.drain.is_requested() || hub.open.load(Ordering::Relaxed) > 0 {
         tokio::select! {
             () = tokio::time::sleep(BEAT_EVERY) => {}
             () = hub.drain.requested() => tokio::time::sleep(Duration::from_millis(200)).await,
         }
         let sent = Instant::now();
-        if !beat(&hub, &instance).await {
-            continue;
+        tokio::select! {
+            confirmed = beat(&hub, &instance) => if !confirmed { continue },
+            // At the end nobody is held up by a heartbeat that RabbitMQ does not take.
+            () = hub.drain.requested() => if hub.open.load(Ordering::Relaxed) == 0 { return },
+        }
+        if hub.live.listening_since() != listening {
+            listening = hub.live.listening_since();
+            hub.call_the_roll().await;
         }
         if last.elapsed() > LOST_AFTER {
             let seconds = last.elapsed().as_secs();
@@ -50,8 +58,10 @@ pub(crate) async fn run(hub: Arc<Hub>, instance: String, mut last: Instant) {
             for mailbox in hub.registry().all() {
                 mailbox.send(Event::Renew(None));
             }
+            last = Instant::now();
+        } else {
+            last = sent;
         }
-        last = sent;
     }
 }
 

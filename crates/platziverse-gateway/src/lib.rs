@@ -56,8 +56,10 @@ const TOPIC_ALIAS_MAX: u16 = 32;
 const OUTBOUND_WINDOW: u16 = 64;
 /// How many SUBSCRIBE and UNSUBSCRIBE of one client may await their answer.
 const PENDING_SUBSCRIBES: usize = 16;
-/// Room for what gateways tell each other and for dead letters, in bytes.
-const CONTROL_BUFFER_BYTES: usize = 16 * 1024 * 1024;
+/// The least room for dead letters that await their confirm, in bytes.
+const LETTERS_BUFFER_BYTES: usize = 16 * 1024 * 1024;
+/// Room for what gateways tell each other, in bytes.
+const SIGNALS_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
 /// Why the gateway cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -140,7 +142,10 @@ async fn hub(
     };
     let main = options("publish", settings.batch_records, settings.publish_buffer_bytes);
     let publisher = Publisher::<Settlement>::start(context, main).await?;
-    let control = Publisher::start(context, options("control", 1, CONTROL_BUFFER_BYTES)).await?;
+    let letters =
+        options("dead letters", 1, LETTERS_BUFFER_BYTES.max(settings.publish_buffer_bytes / 4));
+    let graveyard = Publisher::start(context, letters).await?;
+    let signals = Publisher::start(context, options("signals", 256, SIGNALS_BUFFER_BYTES)).await?;
     let instance = service.instance.to_string();
     let mut live = LiveOptions::live(&instance, settings.live_queue_length);
     live.keys.extend(own_keys(&service.settings.ingest));
@@ -152,7 +157,8 @@ async fn hub(
         metrics: GatewayMetrics::new(&service.metrics),
         drain: service.drain.clone(),
         publisher,
-        control,
+        graveyard,
+        signals,
         lanes: TelemetryLanes::new(service.settings.ingest.shards),
         live,
         audience: Audience::new(settings.bound_filters_max),

@@ -38,10 +38,7 @@ fn take(hub: &Hub, message: &Message) {
 
 fn hand_on(hub: &Hub, record: &Record<'_>, now: Timestamp, instant: Instant) {
     if record.topic == TAKEOVER {
-        if let Some(older) = hub.registry().older(&record.client, record.session) {
-            older.send(Event::TakenOver);
-        }
-        return;
+        return hub.hear_takeover(&record.client, record.session);
     }
     let publisher = hub.registry().of_session(record.session);
     if let (AGENT_DISCONNECTED, Some(connection)) = (&*record.topic, publisher) {

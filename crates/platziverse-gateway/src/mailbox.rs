@@ -81,6 +81,11 @@ impl Mailbox {
         let _ = self.sender.send(event);
     }
 
+    /// Resolves when the connection has ended.
+    pub(crate) async fn closed(&self) {
+        self.sender.closed().await;
+    }
+
     /// Sends a message for the connection's subscriptions.
     pub(crate) fn deliver(&self, delivery: Delivery) -> Posted {
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.limit {

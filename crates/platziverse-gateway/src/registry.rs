@@ -70,10 +70,16 @@ impl Registry {
         self.sessions.get(&session).copied()
     }
 
-    /// The connection that has a client id with a session older than `session`.
-    pub(crate) fn older(&self, client: &str, session: SessionId) -> Option<&Mailbox> {
+    /// The connection that has a client id, with its session.
+    pub(crate) fn session_of(&self, client: &str) -> Option<(&Mailbox, SessionId)> {
         let entry = self.connections.get(self.clients.get(client)?)?;
-        (entry.session < session).then_some(&entry.mailbox)
+        Some((&entry.mailbox, entry.session))
+    }
+
+    /// Every client id with its session.
+    pub(crate) fn roll(&self) -> Vec<(Text, SessionId)> {
+        let entry = |entry: &Entry| (entry.client.clone(), entry.session);
+        self.connections.values().map(entry).collect()
     }
 
     /// The mailboxes of all.

@@ -29,6 +29,8 @@ pub(crate) struct ClientPublish {
     pub(crate) answer: Option<(Mailbox, Ticket)>,
     /// What the client is told once the dead letter is confirmed.
     pub(crate) refused: Option<Told>,
+    /// Whether the books have it.
+    pub(crate) settled: bool,
 }
 
 impl Receipt for Settlement {
@@ -42,8 +44,9 @@ impl Receipt for Settlement {
 }
 
 impl ClientPublish {
-    fn settle(self, outcome: Outcome) {
-        let (fate, receipt) = match (outcome, self.refused) {
+    fn settle(mut self, outcome: Outcome) {
+        self.settled = true;
+        let (fate, receipt) = match (outcome, self.refused.take()) {
             (Outcome::Confirmed, None) => (PublishFate::Confirmed, session::Receipt::Confirmed),
             (Outcome::Confirmed, Some(told)) => {
                 (PublishFate::Refused, session::Receipt::Refused(told))
@@ -51,8 +54,18 @@ impl ClientPublish {
             (Outcome::Abandoned, _) => (PublishFate::Dropped, session::Receipt::Failed),
         };
         self.metrics.publishes.settle(fate, 1);
-        if let Some((mailbox, ticket)) = self.answer {
+        if let Some((mailbox, ticket)) = self.answer.take() {
             mailbox.send(Event::Receipt(ticket, receipt));
+        }
+    }
+}
+
+/// A publish that was never handed to RabbitMQ because its connection ended first: its client has
+/// no answer, and sends it again if it must not be missed.
+impl Drop for ClientPublish {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.metrics.publishes.settle(PublishFate::Dropped, 1);
         }
     }
 }

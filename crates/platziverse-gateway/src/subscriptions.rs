@@ -175,10 +175,15 @@ impl<C: Clone + Ord + Hash> Subscriptions<C> {
         Removed { existed, last: existed && self.detach(filter, client) }
     }
 
-    /// Ends all subscriptions of a client. Returns the filters that nobody else has.
-    pub fn remove_client(&mut self, client: &C) -> Vec<TopicFilter> {
+    /// Ends all subscriptions of a client. Returns its filters, each with whether nobody has it
+    /// any more.
+    pub fn remove_client(&mut self, client: &C) -> Vec<(TopicFilter, bool)> {
         let filters = self.clients.remove(client).unwrap_or_default();
-        filters.into_iter().filter(|filter| self.detach(filter, client)).collect()
+        let detach = |filter| {
+            let last = self.detach(&filter, client);
+            (filter, last)
+        };
+        filters.into_iter().map(detach).collect()
     }
 
     /// Takes a client off a filter, and prunes. Returns whether nobody has the filter any more.

@@ -17,6 +17,9 @@ const UNSENT_BYTES_MAX: usize = 256 * 1024;
 /// How long a client may take nothing of what waits for it.
 const STALLED_MAX: Duration = Duration::from_secs(30);
 
+/// How long the other side may take to close.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 thread_local! {
     // One for each I/O thread: a connection holds bytes of its own only for a packet whose end
     // has not arrived.
@@ -110,9 +113,19 @@ impl Transport {
         (!self.outbound.is_empty()).then(|| self.progress + STALLED_MAX)
     }
 
-    /// Says to the client that nothing more comes.
-    pub(crate) async fn shutdown(&mut self) {
+    /// Says to the client that nothing more comes, and takes what it still sends for a moment: to
+    /// close on unread bytes would destroy the last word on its way.
+    pub(crate) async fn finish(mut self) {
         use tokio::io::AsyncWriteExt as _;
-        let _ = tokio::time::timeout(Duration::from_secs(1), self.stream.shutdown()).await;
+        self.inbound = BytesMut::new();
+        let farewell = async {
+            self.stream.shutdown().await?;
+            while self.stream.readable().await.is_ok() && self.read()? {
+                self.inbound = BytesMut::new();
+            }
+            io::Result::Ok(())
+        };
+        // Whatever happens, the connection is over.
+        let _ = tokio::time::timeout(FAREWELL, farewell).await;
     }
 }

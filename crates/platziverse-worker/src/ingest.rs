@@ -33,8 +33,9 @@ impl Writer {
         service: &Service,
         publisher: &Publisher<oneshot::Sender<Outcome>>,
         metrics: &Arc<WorkerMetrics>,
+        name: &str,
     ) -> Self {
-        let latch = service.readiness.latch("postgresql");
+        let latch = service.readiness.latch(format!("postgresql, {name}"));
         latch.ready();
         Self {
             settings: service.settings.ingest.clone(),
@@ -137,7 +138,7 @@ impl Writer {
         for (rejection, delivery) in rejections {
             tracing::warn!(
                 reason = rejection.reason.as_str(),
-                "a record becomes a dead letter: {}: {}",
+                "a record becomes a dead letter: {}: {:.300}",
                 rejection.reason,
                 rejection.error
             );

@@ -50,10 +50,15 @@ pub async fn run(service: Service) -> Result<(), WorkerError> {
         settings.database.address(),
     );
     // Before the first row arrives, which would wait in the default partition otherwise.
-    sweeper::maintain(&service).await;
+    tokio::select! {
+        () = sweeper::maintain(&service) => {}
+        () = service.drain.requested() => return Ok(()),
+    }
+    service.drain.spawn("upkeep", sweeper::upkeep(service.clone()));
     for queue in topology::ingest_queues(settings.ingest.shards) {
-        for _ in 0..settings.ingest.writers {
-            let writer = ingest::Writer::new(&service, &publisher, &metrics);
+        for number in 1..=settings.ingest.writers {
+            let name = format!("{queue} {number}");
+            let writer = ingest::Writer::new(&service, &publisher, &metrics, &name);
             writer.start(&context, &queue).await?;
         }
     }

@@ -19,7 +19,7 @@ pub(crate) struct Stored {
     pub(crate) refused: Vec<(usize, String)>,
 }
 
-/// The process was told to stop at once before the batch was in the database.
+/// The process ends, and the batch is not in the database.
 #[derive(Debug)]
 pub(crate) struct Abandoned;
 
@@ -84,10 +84,14 @@ impl Storing {
                 Err(error) if error.is_transient() => {
                     metrics.failures.inc();
                     self.latch.not_ready(chain(&error));
+                    // RabbitMQ gives it to another worker, or to this one when it is back.
+                    if self.drain.is_requested() {
+                        return Err(Abandoned);
+                    }
                     let delay = delays.next().unwrap_or(Duration::from_secs(5));
                     tokio::select! {
                         () = tokio::time::sleep(delay) => {}
-                        () = self.drain.forced() => return Err(Abandoned),
+                        () = self.drain.requested() => return Err(Abandoned),
                     }
                 }
                 Err(error) => {

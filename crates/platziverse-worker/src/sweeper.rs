@@ -2,9 +2,8 @@
 //! the partitions of the table `metrics`.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use backon::BackoffBuilder;
 use bytes::Bytes;
 use platziverse_broker::{
     BrokerError, Context, Lane, LiveMessages, LiveOptions, LiveQueue, Outgoing, Publisher,
@@ -13,6 +12,7 @@ use platziverse_broker::{
 use platziverse_protocol::event::disconnected_payload;
 use platziverse_protocol::heartbeat::Heartbeat;
 use platziverse_protocol::record::{Payload, Record};
+use platziverse_protocol::time::Timestamp;
 use platziverse_protocol::topic::{AGENT_DISCONNECTED, routing_key};
 use platziverse_service::{Service, chain, clock};
 use platziverse_store::StoreError;
@@ -24,17 +24,14 @@ use uuid::Uuid;
 use crate::books::WorkerMetrics;
 use crate::leases::Leases;
 
-/// How often leases are looked at. With a lease of 10 s, a dead gateway's agents are marked
+/// How often leases are looked at, and the lock is tried for. With a lease of 10 s, a dead gateway's agents are marked
 /// within 13 s of its last heartbeat.
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
-/// How often a worker that is not the sweeper tries to become it.
-const TRY_EVERY: Duration = Duration::from_secs(3);
 /// How often partitions are looked after.
 const MAINTAIN_EVERY: Duration = Duration::from_secs(3600);
 
 struct Sweeper {
     service: Service,
-    context: Context,
     metrics: Arc<WorkerMetrics>,
     publisher: Publisher<()>,
 }
@@ -53,73 +50,67 @@ pub(crate) async fn start(
         buffer_bytes: 16 * 1024 * 1024,
     };
     let publisher = Publisher::start(context, options).await?;
-    let (service, context, metrics) = (service.clone(), context.clone(), Arc::clone(metrics));
+    let (service, metrics) = (service.clone(), Arc::clone(metrics));
     let drain = service.drain.clone();
-    let sweeper = Sweeper { service, context, metrics, publisher };
-    drain.spawn("sweeper", sweeper.run());
+    let own = service.instance.to_string();
+    let (handle, messages) = LiveQueue::start(context, LiveOptions::heartbeat(&own)).await?;
+    let sweeper = Sweeper { service, metrics, publisher };
+    drain.spawn("sweeper", async move {
+        sweeper.run(messages).await;
+        // The queue lives as long as its handle.
+        drop(handle);
+    });
     Ok(())
 }
 
 impl Sweeper {
-    async fn run(self) {
+    /// Listens all the time, so that it can take over at once, and sweeps while it holds the lock.
+    async fn run(self, mut messages: LiveMessages) {
         let drain = self.service.drain.clone();
-        let mut delays = backon::ExponentialBuilder::default()
-            .with_jitter()
-            .with_min_delay(TRY_EVERY)
-            .with_max_delay(2 * TRY_EVERY)
-            .without_max_times()
-            .build();
-        let work = async {
-            loop {
-                match Leader::acquire(
-                    &self.service.settings.database,
-                    &self.service.connection_name(),
-                )
-                .await
-                {
-                    Ok(Some(leader)) => {
-                        tracing::info!("this worker looks after leases and partitions");
-                        match self.lead(leader).await {
-                            Ok(()) => return,
-                            Err(error) => tracing::warn!("sweeping stops: {}", chain(&*error)),
-                        }
-                    }
-                    Ok(None) => {}
-                    Err(error) => tracing::warn!("sweeping cannot start: {}", chain(&error)),
-                }
-                tokio::time::sleep(delays.next().unwrap_or(TRY_EVERY)).await;
-            }
-        };
-        tokio::select! { () = work => {}, () = drain.requested() => {} }
-    }
-
-    /// Sweeps as long as the lock is held and the broker is heard.
-    async fn lead(&self, leader: Leader) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let own = self.service.instance.to_string();
-        let options = LiveOptions::heartbeat(&own);
-        let (handle, mut messages) = LiveQueue::start(&self.context, options).await?;
-        let mut leases = Leases::new(own, clock::now());
-        let (mut beat, mut upkeep) = (every(SWEEP_EVERY), every(MAINTAIN_EVERY));
+        let begun = Instant::now();
+        // Leases are measured by a clock that nobody sets.
+        let now = || Timestamp::EPOCH.plus_millis(millis(begun.elapsed()));
+        let mut leases = Leases::new(self.service.instance.to_string(), now());
+        let mut tick = every(SWEEP_EVERY);
+        let mut leader = None;
         loop {
             tokio::select! {
                 heard = hear(&mut messages) => match heard {
-                    Some(instance) => leases.hear(&instance, clock::now()),
-                    None => break,
+                    Some(instance) => leases.hear(&instance, now()),
+                    None => return,
                 },
-                _ = beat.tick() => {
+                _ = tick.tick() => {
                     self.beat();
-                    if leader.is_lost() {
-                        return Err("the connection that holds the lock is gone".into());
-                    }
-                    if let Some(alive) = leases.alive(clock::now()) {
-                        self.sweep(&leader, &alive).await?;
+                    leader = self.lead(leader).await;
+                    if let (Some(held), Some(alive)) = (&leader, leases.alive(now()))
+                        && let Err(error) = self.sweep(held, &alive).await
+                    {
+                        tracing::warn!("sweeping stops: {}", chain(&error));
+                        leader = None;
                     }
                 }
-                _ = upkeep.tick() => maintain(&self.service).await,
+                () = drain.requested() => return,
             }
         }
-        drop(handle);
-        Ok(())
+    }
+
+    /// Keeps the lock, or tries to get it.
+    async fn lead(&self, leader: Option<Leader>) -> Option<Leader> {
+        if let Some(leader) = leader.filter(|leader| !leader.is_lost()) {
+            return Some(leader);
+        }
+        let database = &self.service.settings.database;
+        match Leader::acquire(database, &self.service.connection_name()).await {
+            Ok(Some(leader)) => {
+                tracing::info!("this worker looks after the gateways' leases");
+                Some(leader)
+            }
+            Ok(None) => None,
+            Err(error) => {
+                tracing::debug!("the lock of the sweep cannot be had: {}", chain(&error));
+                None
+            }
+        }
     }
 
     /// Sends a heartbeat of this listener's own, to know whether it hears.
@@ -141,12 +132,26 @@ impl Sweeper {
             }
             for agent in &ended {
                 self.metrics.swept.inc();
-                // Closed only at the end of the process.
-                let _ = self.publisher.publish(announce(agent)).await;
+                // What is ended is announced, also while the process drains.
+                let announced = self.publisher.publish(announce(agent));
+                tokio::select! {
+                    _ = announced => {}
+                    () = self.service.drain.forced() => return Ok(()),
+                }
             }
             if ended.len() < ENDED_MAX {
                 return Ok(());
             }
+        }
+    }
+}
+
+/// Looks after the partitions from time to time.
+pub(crate) async fn upkeep(service: Service) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(MAINTAIN_EVERY) => maintain(&service).await,
+            () = service.drain.requested() => return,
         }
     }
 }
@@ -207,4 +212,8 @@ fn every(period: Duration) -> Interval {
     let mut interval = tokio::time::interval(period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }

@@ -18,7 +18,13 @@ impl Connection {
         let (hub, mailbox, peer) = (Arc::clone(&self.hub), self.mailbox.clone(), self.peer.ip());
         self.hub.drain.spawn_isolated(async move {
             let password = connect.password.as_deref();
-            let result = hub.auth.check(connect.username.as_deref(), password, peer).await;
+            let checking = hub.auth.check(connect.username.as_deref(), password, peer);
+            // Whoever has given up, or came too late, is not to hold up those behind.
+            let result = tokio::select! {
+                result = checking => result,
+                () = mailbox.closed() => return,
+                () = hub.drain.requested() => Err(Refusal::Unavailable),
+            };
             mailbox.send(Event::Checked(Box::new(Checked { connect, result })));
         });
     }
@@ -29,9 +35,8 @@ impl Connection {
             return;
         }
         let verdict = match result {
-            _ if self.hub.drain.is_requested() => {
-                refused(Reason::SERVER_UNAVAILABLE, "the gateway is going down")
-            }
+            Err(Refusal::Unavailable) => going_down(),
+            _ if self.hub.drain.is_requested() => going_down(),
             Err(Refusal::BadCredentials) => {
                 refused(Reason::BAD_USERNAME_OR_PASSWORD, "unknown user or wrong password")
             }
@@ -71,6 +76,10 @@ impl Connection {
         tracing::debug!(peer = %self.peer, client = &*client_id, %session, "a client is connected");
         Verdict::Accepted { client_id }
     }
+}
+
+fn going_down() -> Verdict {
+    refused(Reason::SERVER_UNAVAILABLE, "the gateway is going down")
 }
 
 fn refused(reason: Reason, text: &'static str) -> Verdict {

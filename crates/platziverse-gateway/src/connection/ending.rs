@@ -1,39 +1,29 @@
 //! What remains to be done when a connection is over.
 
-use platziverse_broker::{Outcome, Receipt};
 use platziverse_protocol::dead;
 use platziverse_service::clock;
 
 use super::{Connection, Way};
 use crate::judge::Refused;
-use crate::packet::{Publish, Reason};
-use crate::session::By;
+use crate::packet::{Publish, Reason, Will};
+use crate::session::{By, Close};
+use crate::settlement::Settlement;
 
 impl Connection {
-    /// Publishes the will, keeps what ended the connection, and says that its agents are gone.
-    pub(super) async fn end(mut self) {
-        self.transport.shutdown().await;
-        let close = self.close.take();
-        if let Some(close) = &close {
-            let why = close.told.text.as_deref().unwrap_or_else(|| close.reason().name());
-            if close.by == By::Gateway {
-                tracing::info!(peer = %self.peer, "a connection is ended: {why}");
-            } else {
-                tracing::debug!(peer = %self.peer, "a connection has ended: {why}");
-            }
-            self.last_publishes(close.refused.as_deref(), close.will.as_deref());
+    /// The session is over: publishes the will, keeps what ended it, and says that its agents are
+    /// gone.
+    pub(super) fn depart(&mut self, close: &Close) {
+        let why = close.told.text.as_deref().unwrap_or_else(|| close.reason().name());
+        if close.by == By::Gateway {
+            tracing::info!(peer = %self.peer, "a connection is ended: {why}");
+        } else {
+            tracing::debug!(peer = %self.peer, "a connection has ended: {why}");
         }
-        let drain = self.hub.drain.clone();
-        tokio::select! {
-            () = self.leave() => {}
-            () = drain.forced() => {}
-        }
-        for (_, outgoing) in self.held {
-            outgoing.receipt.resolve(Outcome::Abandoned);
-        }
+        self.last_publishes(close.refused.as_deref(), close.will.as_deref());
+        self.leave();
     }
 
-    fn last_publishes(&mut self, refused: Option<&Publish>, will: Option<&crate::packet::Will>) {
+    fn last_publishes(&mut self, refused: Option<&Publish>, will: Option<&Will>) {
         if let Some(publish) = refused {
             let (reason, code) = (dead::Reason::RetainUnsupported, Reason::RETAIN_NOT_SUPPORTED);
             let text = "retained messages are not supported";
@@ -54,22 +44,50 @@ impl Connection {
         }
     }
 
-    /// Leaves the registry and the subscriptions, then waits until everything is handed over.
-    async fn leave(&mut self) {
-        if let Some(accepted) = self.accepted.take() {
-            // Before the announcement: it would look like one of the sweep's otherwise.
-            self.hub.registry().leave(accepted.id);
+    fn leave(&mut self) {
+        let Some(accepted) = self.accepted.take() else { return };
+        // Before the announcement, which would look like one of the sweep's otherwise.
+        self.hub.registry().leave(accepted.id);
+        if self.hub.drain.is_forced() {
+            return;
+        }
+        // A session of which nothing was sent on is known to nobody.
+        if self.reported {
             for line in accepted.reporter.all_disconnected(clock::now()) {
                 if let Some(outgoing) = self.hub.telemetry(line) {
-                    self.hand_over(Way::Main, outgoing);
+                    self.hand_over(Way::Traffic, outgoing);
                 }
             }
-            let rebinding = self.hub.audience.leave(accepted.id);
-            rebinding.carry_out(&self.hub.live).await;
         }
-        while let Some(sending) = &mut self.sending {
-            let result = sending.await;
-            self.sent(result);
+        let rebinding = self.hub.audience.leave(accepted.id);
+        // Enqueued by the call; when RabbitMQ has it does not matter here.
+        drop(rebinding.carry_out(&self.hub.live));
+    }
+
+    /// Lets go of the client, then waits until what the gateway itself has to say is handed over.
+    pub(super) async fn end(mut self) {
+        // The process was told to stop at once, so that the session did not end by itself.
+        self.leave();
+        let Self { transport, mut held, sending, hub, .. } = self;
+        transport.finish().await;
+        // Nobody waits for the client's own publishes any more: it sends them again. What they
+        // held is given back, so that clients which come and go while RabbitMQ is away cost
+        // nothing.
+        drop(sending);
+        held.retain(|(_, outgoing)| matches!(outgoing.receipt, Settlement::Own));
+        let handing_over = async {
+            for (way, outgoing) in held {
+                let publisher = match way {
+                    Way::Traffic => &hub.publisher,
+                    Way::Graveyard => &hub.graveyard,
+                };
+                // Closed only at the end of the process.
+                let _ = publisher.publish(outgoing).await;
+            }
+        };
+        tokio::select! {
+            () = handing_over => {}
+            () = hub.drain.forced() => {}
         }
     }
 }

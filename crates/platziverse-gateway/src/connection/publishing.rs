@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use platziverse_broker::topology::TELEMETRY;
 use platziverse_broker::{DeadLetter, Lane, Outgoing, Unsent, UnsentReason};
 use platziverse_protocol::dead::{self, Stage};
 use platziverse_protocol::presence::SessionId;
@@ -64,13 +63,13 @@ impl Connection {
         let payload = payload(&publish.payload, is_json);
         let line = line(id, reporter, publish, payload, received);
         if let Some(outgoing) = announced.and_then(|line| self.hub.telemetry(line)) {
-            self.hand_over(Way::Main, outgoing);
+            self.hand_over(Way::Traffic, outgoing);
         }
         let answer = ticket.map(|ticket| (self.mailbox.clone(), ticket));
         match (lane, refused) {
             (Some(lane), None) => {
                 let receipt = self.settlement(answer, None);
-                self.hand_over(Way::Main, Outgoing { lane, id, line, receipt });
+                self.hand_over(Way::Traffic, Outgoing { lane, id, line, receipt });
             }
             (_, refused) => {
                 let refused = refused.unwrap_or_else(unroutable);
@@ -85,7 +84,7 @@ impl Connection {
         refused: Option<packet::Told>,
     ) -> Settlement {
         let metrics = Arc::clone(&self.hub.metrics);
-        Settlement::Client(Box::new(ClientPublish { metrics, answer, refused }))
+        Settlement::Client(Box::new(ClientPublish { metrics, answer, refused, settled: false }))
     }
 
     /// Keeps a refused publish as a dead letter; the client is answered once it is kept.
@@ -101,19 +100,19 @@ impl Connection {
         self.hub.metrics.refusal(refused.reason);
         tracing::info!(
             peer = %self.peer, reason = refused.reason.as_str(), topic,
-            "a publish is refused and kept as a dead letter: {error}"
+            "a publish is refused and kept as a dead letter: {error:.300}"
         );
-        let key = routing_key(topic);
+        let (exchange, key) = self.hub.lanes.origin(topic);
         let letter = DeadLetter {
             reason: refused.reason,
             stage: Stage::Gateway,
             error: &error,
-            origin_exchange: TELEMETRY,
+            origin_exchange: exchange,
             origin_key: &key,
         };
         let lane = Lane::dead(&letter);
         let receipt = self.settlement(answer, Some(refused.told));
-        self.hand_over(Way::Control, Outgoing { lane, id, line, receipt });
+        self.hand_over(Way::Graveyard, Outgoing { lane, id, line, receipt });
     }
 
     /// Keeps the start of a packet that is larger than what is read.
@@ -148,11 +147,11 @@ impl Connection {
             return;
         }
         let publisher = match way {
-            Way::Main => &self.hub.publisher,
-            Way::Control => &self.hub.control,
+            Way::Traffic => &self.hub.publisher,
+            Way::Graveyard => &self.hub.graveyard,
         };
         match publisher.try_publish(outgoing) {
-            Ok(()) => {}
+            Ok(()) => self.reported |= way == Way::Traffic,
             Err(Unsent { outgoing, why: UnsentReason::Full }) => {
                 self.held.push_back((way, outgoing));
                 self.send_next();
@@ -165,16 +164,17 @@ impl Connection {
     fn send_next(&mut self) {
         let Some((way, outgoing)) = self.held.pop_front() else { return };
         let publisher = match way {
-            Way::Main => self.hub.publisher.clone(),
-            Way::Control => self.hub.control.clone(),
+            Way::Traffic => self.hub.publisher.clone(),
+            Way::Graveyard => self.hub.graveyard.clone(),
         };
         self.sending = Some(Box::pin(async move { publisher.publish(outgoing).await }));
     }
 
     pub(super) fn sent(&mut self, result: Result<(), Unsent<Settlement>>) {
         self.sending = None;
-        if let Err(unsent) = result {
-            abandon(unsent);
+        match result {
+            Ok(()) => self.reported = true,
+            Err(unsent) => abandon(unsent),
         }
         self.send_next();
     }
@@ -183,14 +183,15 @@ impl Connection {
     pub(super) fn renew(&mut self, session: Option<SessionId>) {
         let Some(accepted) = &mut self.accepted else { return };
         let reporter = &mut accepted.reporter;
-        if !reporter.is_bound() || session.is_some_and(|session| session != reporter.session) {
+        let another = session.is_some_and(|session| session != reporter.session);
+        if another || self.session.is_closed() || !reporter.is_bound() {
             return;
         }
-        reporter.session = self.hub.new_session();
+        reporter.session = reporter.session.successor();
         self.hub.registry().renew(accepted.id, reporter.session);
         for line in accepted.reporter.all_connected(clock::now()) {
             if let Some(outgoing) = self.hub.telemetry(line) {
-                self.hand_over(Way::Main, outgoing);
+                self.hand_over(Way::Traffic, outgoing);
             }
         }
     }

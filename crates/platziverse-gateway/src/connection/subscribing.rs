@@ -1,7 +1,5 @@
 //! A client's subscriptions.
 
-use std::sync::Arc;
-
 use platziverse_protocol::topic::TopicFilter;
 
 use super::Connection;
@@ -30,9 +28,9 @@ impl Connection {
             self.mailbox.send(Event::Subscribed(packet_id, reasons));
             return;
         }
-        let (hub, mailbox) = (Arc::clone(&self.hub), self.mailbox.clone());
+        let (bound, mailbox) = (rebinding.carry_out(&self.hub.live), self.mailbox.clone());
         self.hub.drain.spawn_isolated(async move {
-            rebinding.carry_out(&hub.live).await;
+            bound.await;
             mailbox.send(Event::Subscribed(packet_id, reasons));
         });
     }
@@ -42,9 +40,6 @@ impl Connection {
         let Some(accepted) = &self.accepted else { return };
         let (reasons, rebinding) = self.hub.audience.unsubscribe(accepted.id, filters);
         self.mailbox.send(Event::Unsubscribed(packet_id, reasons));
-        if !rebinding.is_empty() {
-            let hub = Arc::clone(&self.hub);
-            self.hub.drain.spawn_isolated(async move { rebinding.carry_out(&hub.live).await });
-        }
+        drop(rebinding.carry_out(&self.hub.live));
     }
 }

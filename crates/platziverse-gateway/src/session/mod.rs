@@ -189,6 +189,11 @@ impl Session {
                 let told = Told::new(Reason::UNSPECIFIED_ERROR, "no CONNECT in time");
                 self.close(By::Gateway, told, None, out);
             }
+            Phase::Authenticating => {
+                let told =
+                    Told::new(Reason::SERVER_BUSY, "credentials could not be checked in time");
+                self.end(told, None, out);
+            }
             // MQTT-3.1.2-22: one and a half times the keep-alive.
             _ => self.end(Reason::KEEP_ALIVE_TIMEOUT.into(), None, out),
         }
@@ -203,9 +208,9 @@ impl Session {
     /// When [`tick`](Self::tick) has something to do, if nothing else happens.
     pub fn next_deadline(&self) -> Option<Instant> {
         match self.phase {
-            Phase::AwaitConnect => Some(self.clock.connect_deadline()),
+            Phase::AwaitConnect | Phase::Authenticating => Some(self.clock.connect_deadline()),
             Phase::Open => self.clock.keep_alive_deadline(),
-            Phase::Authenticating | Phase::Closed => None,
+            Phase::Closed => None,
         }
     }
 
