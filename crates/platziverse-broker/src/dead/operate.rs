@@ -91,18 +91,28 @@ pub async fn show(connection: &Connection, id: &str) -> Result<Option<DeadMessag
 pub async fn replay(connection: &Connection, selection: &Selection) -> Result<u64, BrokerError> {
     let mut flight = Flight::start(connection).await?;
     let mut scan = Scan::start(connection).await?;
+    let replayed = send_all(selection, &mut flight, &mut scan).await;
+    // Also after a failure: what was removed is removed only once its channel has been closed.
+    let put_back = scan.put_back().await;
+    replayed.and_then(|count| put_back.map(|()| count))
+}
+
+async fn send_all(
+    selection: &Selection,
+    flight: &mut Flight,
+    scan: &mut Scan,
+) -> Result<u64, BrokerError> {
     let mut count = 0;
     while let Some((message, acker)) = scan.next().await? {
         let entry = DeadEntry::of(&message);
         if selection.replays(&entry) {
             flight.send(entry, message, acker).await?;
             if flight.is_full() {
-                count += land(&mut flight, &mut scan).await?;
+                count += land(flight, scan).await?;
             }
         }
     }
-    count += land(&mut flight, &mut scan).await?;
-    scan.put_back().await?;
+    count += land(flight, scan).await?;
     Ok(count)
 }
 
