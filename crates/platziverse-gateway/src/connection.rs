@@ -21,16 +21,18 @@ use tokio::time::Sleep;
 use crate::codec::Codec;
 use crate::frame::Fault;
 use crate::hub::Hub;
-use crate::mailbox::{self, Event, Inbox, Mailbox};
+use crate::mailbox::{self, Event, Inbox, Mailbox, Received};
 use crate::packet::{Reason, Told};
 use crate::registry::ConnectionId;
 use crate::reporter::Reporter;
-use crate::session::{Action, Dropped, Session};
+use crate::session::{Action, Delivery, Dropped, Session};
 use crate::settlement::Settlement;
 use crate::transport::Transport;
 
 /// How many events are taken before what they led to is written.
 const EVENTS_AT_ONCE: usize = 256;
+/// How many messages wait in the session itself, for its window of unacknowledged ones.
+const QUEUED_IN_SESSION: usize = 64;
 /// How long a last word may take to reach a client that does not read.
 const LAST_WORD: Duration = Duration::from_secs(2);
 /// A far deadline, for when there is none.
@@ -106,7 +108,7 @@ impl Connection {
         let mut drained = false;
         let mut timer = std::pin::pin!(tokio::time::sleep(IDLE));
         while self.step() {
-            let reading = self.is_reading();
+            let (reading, delivering) = (self.is_reading(), self.is_delivering());
             arm(timer.as_mut(), self.deadline());
             tokio::select! {
                 ready = self.transport.ready(reading) => match ready {
@@ -114,7 +116,11 @@ impl Connection {
                     Ok(false) => {}
                     Err(_) => self.session.lost(&mut self.actions),
                 },
-                event = self.inbox.next() => self.events(event),
+                received = self.inbox.next(delivering) => match received {
+                    Some(Received::Event(event)) => self.events(event),
+                    Some(Received::Delivery(delivery)) => self.deliveries(*delivery),
+                    None => {}
+                },
                 sent = send(&mut self.sending) => self.sent(sent),
                 () = timer.as_mut() => self.tick(),
                 () = draining.as_mut(), if !drained => {
@@ -185,17 +191,35 @@ impl Connection {
         }
     }
 
-    fn events(&mut self, first: Option<Event>) {
+    /// Whether the session takes messages for its subscriptions: while it does not, they wait in
+    /// the mailbox, which is where they are bounded.
+    fn is_delivering(&self) -> bool {
+        self.session.is_open()
+            && self.transport.is_writable()
+            && self.session.queued() < QUEUED_IN_SESSION.min(self.hub.limits.outbound_queue)
+    }
+
+    fn events(&mut self, first: Event) {
         let now = Instant::now();
-        let mut next = first;
-        for _ in 0..EVENTS_AT_ONCE {
-            let Some(event) = next else { return };
-            self.event(event, now);
+        self.event(first, now);
+        for _ in 1..EVENTS_AT_ONCE {
+            let Some(event) = self.inbox.try_next() else { return };
             self.carry_out(now);
-            next = self.inbox.try_next();
-        }
-        if let Some(event) = next {
             self.event(event, now);
+        }
+    }
+
+    fn deliveries(&mut self, first: Delivery) {
+        let now = Instant::now();
+        self.session.deliver(first, now, &mut self.actions);
+        self.carry_out(now);
+        for _ in 1..EVENTS_AT_ONCE {
+            if !self.is_delivering() {
+                return;
+            }
+            let Some(delivery) = self.inbox.try_delivery() else { return };
+            self.session.deliver(*delivery, now, &mut self.actions);
+            self.carry_out(now);
         }
     }
 
@@ -204,7 +228,6 @@ impl Connection {
         match event {
             Event::Checked(checked) => self.checked(*checked, now),
             Event::Receipt(ticket, receipt) => self.session.receipt(ticket, receipt, actions),
-            Event::Deliver(delivery) => self.session.deliver(*delivery, now, actions),
             Event::Subscribed(id, reasons) => self.session.subscribed(id, &reasons, actions),
             Event::Unsubscribed(id, reasons) => self.session.unsubscribed(id, &reasons, actions),
             Event::TakenOver => {

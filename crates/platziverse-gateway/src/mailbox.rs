@@ -17,8 +17,6 @@ pub(crate) enum Event {
     Checked(Box<Checked>),
     /// A publish has its outcome.
     Receipt(Ticket, Receipt),
-    /// A message for its subscriptions.
-    Deliver(Box<Delivery>),
     /// Subscriptions are in force.
     Subscribed(PacketId, Vec<Reason>),
     /// Subscriptions have ended.
@@ -32,6 +30,15 @@ pub(crate) enum Event {
     Overflow,
 }
 
+/// Something that a connection has received.
+#[derive(Debug)]
+pub(crate) enum Received {
+    /// An event.
+    Event(Event),
+    /// A message for its subscriptions.
+    Delivery(Box<Delivery>),
+}
+
 /// A CONNECT whose credentials have been checked.
 #[derive(Debug)]
 pub(crate) struct Checked {
@@ -39,21 +46,33 @@ pub(crate) struct Checked {
     pub(crate) result: Result<Permissions, Refusal>,
 }
 
+/// The most that waits for one subscriber, in bytes of payload; one message may be larger.
+const WAITING_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// The sending side, shared by all who have something for the connection.
 ///
-/// Deliveries are bounded by `limit`; receipts and answers by what the session lets in.
+/// Deliveries are bounded by number and bytes; events by what the session lets in.
 #[derive(Clone, Debug)]
 pub(crate) struct Mailbox {
-    sender: mpsc::UnboundedSender<Event>,
-    waiting: Arc<AtomicUsize>,
-    limit: usize,
+    events: mpsc::UnboundedSender<Event>,
+    deliveries: mpsc::UnboundedSender<Box<Delivery>>,
+    waiting: Arc<Waiting>,
 }
 
 /// The receiving side.
 #[derive(Debug)]
 pub(crate) struct Inbox {
-    receiver: mpsc::UnboundedReceiver<Event>,
-    waiting: Arc<AtomicUsize>,
+    events: mpsc::UnboundedReceiver<Event>,
+    deliveries: mpsc::UnboundedReceiver<Box<Delivery>>,
+    waiting: Arc<Waiting>,
+}
+
+/// The deliveries that the connection has not taken yet.
+#[derive(Debug)]
+struct Waiting {
+    limit: usize,
+    count: AtomicUsize,
+    bytes: AtomicUsize,
 }
 
 /// What became of a delivery.
@@ -70,33 +89,61 @@ pub(crate) enum Posted {
 
 /// A mailbox that holds at most `limit` deliveries.
 pub(crate) fn open(limit: usize) -> (Mailbox, Inbox) {
-    let (sender, receiver) = mpsc::unbounded_channel();
-    let waiting = Arc::new(AtomicUsize::new(0));
-    (Mailbox { sender, waiting: Arc::clone(&waiting), limit }, Inbox { receiver, waiting })
+    let (events, event_receiver) = mpsc::unbounded_channel();
+    let (deliveries, delivery_receiver) = mpsc::unbounded_channel();
+    let waiting = Waiting { limit, count: AtomicUsize::new(0), bytes: AtomicUsize::new(0) };
+    let waiting = Arc::new(waiting);
+    let inbox = Inbox {
+        events: event_receiver,
+        deliveries: delivery_receiver,
+        waiting: Arc::clone(&waiting),
+    };
+    (Mailbox { events, deliveries, waiting }, inbox)
+}
+
+impl Waiting {
+    /// Makes room, if there is any.
+    fn enter(&self, bytes: usize) -> bool {
+        let before = self.count.fetch_add(1, Ordering::Relaxed);
+        let held = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let fits = before < self.limit && (before == 0 || held + bytes <= WAITING_BYTES_MAX);
+        if !fits {
+            self.leave(bytes);
+        }
+        fits
+    }
+
+    fn leave(&self, bytes: usize) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+fn bytes(delivery: &Delivery) -> usize {
+    delivery.message.payload.len()
 }
 
 impl Mailbox {
     /// Sends an event that is bounded elsewhere. To an ended connection it is without effect.
     pub(crate) fn send(&self, event: Event) {
-        let _ = self.sender.send(event);
+        let _ = self.events.send(event);
     }
 
     /// Resolves when the connection has ended.
     pub(crate) async fn closed(&self) {
-        self.sender.closed().await;
+        self.events.closed().await;
     }
 
     /// Sends a message for the connection's subscriptions.
     pub(crate) fn deliver(&self, delivery: Delivery) -> Posted {
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.limit {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
+        if !self.waiting.enter(bytes(&delivery)) {
             if delivery.message.qos.min(delivery.granted) == QoS::AtMostOnce {
                 return Posted::Missed;
             }
             self.send(Event::Overflow);
             return Posted::Ended;
         }
-        match self.sender.send(Event::Deliver(Box::new(delivery))) {
+        match self.deliveries.send(Box::new(delivery)) {
             Ok(()) => Posted::Taken,
             Err(_) => Posted::Ended,
         }
@@ -105,21 +152,69 @@ impl Mailbox {
 
 impl Inbox {
     /// The next event. Never ends while the connection holds a mailbox of its own.
-    pub(crate) async fn next(&mut self) -> Option<Event> {
-        let event = self.receiver.recv().await;
-        self.note(event)
+    pub(crate) async fn next(&mut self, deliveries: bool) -> Option<Received> {
+        tokio::select! {
+            event = self.events.recv() => event.map(Received::Event),
+            delivery = self.deliveries.recv(), if deliveries => self.taken(delivery),
+        }
     }
 
     /// The next event, if it is here.
     pub(crate) fn try_next(&mut self) -> Option<Event> {
-        let event = self.receiver.try_recv().ok();
-        self.note(event)
+        self.events.try_recv().ok()
     }
 
-    fn note(&self, event: Option<Event>) -> Option<Event> {
-        if matches!(event, Some(Event::Deliver(_))) {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-        }
-        event
+    /// The next delivery, if it is here.
+    pub(crate) fn try_delivery(&mut self) -> Option<Box<Delivery>> {
+        let delivery = self.deliveries.try_recv().ok()?;
+        self.waiting.leave(bytes(&delivery));
+        Some(delivery)
+    }
+
+    fn taken(&self, delivery: Option<Box<Delivery>>) -> Option<Received> {
+        delivery.map(|delivery| {
+            self.waiting.leave(bytes(&delivery));
+            Received::Delivery(delivery)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::Message;
+
+    fn delivery(bytes: usize, qos: QoS) -> Delivery {
+        let message = Message {
+            topic: "t".into(),
+            payload: vec![0; bytes].into(),
+            qos,
+            expires: None,
+            properties: None,
+        };
+        let message = Arc::new(message);
+        Delivery { message, granted: QoS::AtLeastOnce, retain: false, subscription_ids: vec![] }
+    }
+
+    #[test]
+    fn bounded_by_number() {
+        let (mailbox, mut inbox) = open(2);
+        let post = || mailbox.deliver(delivery(1, QoS::AtMostOnce));
+        assert_eq!([post(), post(), post()], [Posted::Taken, Posted::Taken, Posted::Missed]);
+        assert!(inbox.try_delivery().is_some());
+        assert_eq!(post(), Posted::Taken);
+        assert_eq!(mailbox.deliver(delivery(1, QoS::AtLeastOnce)), Posted::Ended);
+        assert!(matches!(inbox.try_next(), Some(Event::Overflow)));
+    }
+
+    #[test]
+    fn bounded_by_bytes() {
+        let (mailbox, mut inbox) = open(100);
+        let post = |bytes| mailbox.deliver(delivery(bytes, QoS::AtMostOnce));
+        assert_eq!(post(2 * WAITING_BYTES_MAX), Posted::Taken, "one may be larger");
+        assert_eq!(post(1), Posted::Missed);
+        assert!(inbox.try_delivery().is_some());
+        assert_eq!(post(WAITING_BYTES_MAX), Posted::Taken);
+        assert_eq!(post(1), Posted::Missed);
     }
 }
