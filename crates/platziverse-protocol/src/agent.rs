@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 
-use serde::de::{self, Deserializer, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -158,7 +160,7 @@ impl<'a> AgentUuid<'a> {
 impl<'a> AgentMessage<'a> {
     /// Parses and checks a payload, borrowing from it where no escape stands in the way.
     pub fn parse(payload: &'a [u8]) -> Result<Self, PayloadError> {
-        let wire: MessageWire<'a> = parse_json(payload)?;
+        let Object(wire): Object<MessageWire<'a>> = parse_json(payload)?;
         wire.check()
     }
 
@@ -202,13 +204,32 @@ fn check_length(field: &'static str, text: &str, min: usize) -> Result<(), Paylo
     Err(PayloadError::Length { field, length: text.len(), allowed })
 }
 
+/// A JSON object. What serde derives would also take an array, in the order of the fields.
+#[derive(Clone, Debug)]
+pub(crate) struct Object<T>(pub(crate) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct V<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for V<T> {
+            type Value = Object<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+        deserializer.deserialize_map(V(PhantomData))
+    }
+}
+
 #[derive(Deserialize)]
-#[serde(expecting = "an object with the fields agent and metrics")]
 struct MessageWire<'a> {
     #[serde(borrow)]
-    agent: AgentWire<'a>,
+    agent: Object<AgentWire<'a>>,
     #[serde(borrow)]
-    metrics: Vec<MetricWire<'a>>,
+    metrics: Vec<Object<MetricWire<'a>>>,
     #[serde(borrow, default)]
     timestamp: Option<TimeWire<'a>>,
     #[serde(default)]
@@ -216,7 +237,6 @@ struct MessageWire<'a> {
 }
 
 #[derive(Deserialize)]
-#[serde(expecting = "an object with the fields uuid, username, name, hostname and pid")]
 pub(crate) struct AgentWire<'a> {
     #[serde(borrow)]
     uuid: Cow<'a, str>,
@@ -230,7 +250,6 @@ pub(crate) struct AgentWire<'a> {
 }
 
 #[derive(Deserialize)]
-#[serde(expecting = "an object with the fields type and value")]
 struct MetricWire<'a> {
     #[serde(borrow, rename = "type")]
     kind: Cow<'a, str>,
@@ -254,9 +273,10 @@ impl<'a> MessageWire<'a> {
         if self.metrics.len() > METRICS_MAX {
             return Err(PayloadError::Metrics(self.metrics.len()));
         }
-        let metrics = self.metrics.into_iter().map(MetricWire::check).collect::<Result<_, _>>()?;
+        let metrics = self.metrics.into_iter().map(|metric| metric.0.check());
+        let metrics = metrics.collect::<Result<_, _>>()?;
         let timestamp = self.timestamp.map(|time| time.check()).transpose()?;
-        Ok(AgentMessage { agent: self.agent.check()?, metrics, timestamp, id: self.id })
+        Ok(AgentMessage { agent: self.agent.0.check()?, metrics, timestamp, id: self.id })
     }
 }
 

@@ -44,9 +44,13 @@ fn refusals() {
     check("hello", InvalidJson, "not JSON");
     check("{", InvalidJson, "not JSON");
     check("[]", InvalidPayload, "wrong shape");
-    check("7", InvalidPayload, "expected an object with the fields agent and metrics");
-    check(r#"{"agent":1}"#, InvalidPayload, "expected an object with the fields uuid");
-    check(&message("1", ""), InvalidPayload, "expected an object with the fields type and value");
+    check("7", InvalidPayload, "expected an object");
+    check(r#"{"agent":1}"#, InvalidPayload, "expected an object");
+    check(&message("1", ""), InvalidPayload, "expected an object");
+    // What would fit in order is no object all the same.
+    check(&format!("[{AGENT},[],null,null]"), InvalidPayload, "expected an object");
+    check(r#"{"agent":["u","n","n","h",1],"metrics":[]}"#, InvalidPayload, "expected an object");
+    check(&message(r#"["m",1]"#, ""), InvalidPayload, "expected an object");
     check("{}", InvalidPayload, "missing field `agent`");
     check(r#"{"agent":{},"metrics":[]}"#, InvalidPayload, "missing field `uuid`");
     check(&metric("NaN"), InvalidJson, "not JSON");

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::agent::{Agent, AgentMessage, AgentUuid, AgentWire, PayloadError, parse_json};
+use crate::agent::{Agent, AgentMessage, AgentUuid, AgentWire, Object, PayloadError, parse_json};
 use crate::topic::{AGENT_CONNECTED, AGENT_DISCONNECTED, AGENT_MESSAGE};
 
 /// One thing that happened to an agent.
@@ -24,12 +24,12 @@ impl<'a> AgentEvent<'a> {
         match topic {
             AGENT_MESSAGE => AgentMessage::parse(payload).map(Self::Message),
             AGENT_CONNECTED => {
-                let wire: ConnectedWire<'a> = parse_json(payload)?;
-                wire.agent.check().map(Self::Connected)
+                let Object(wire): Object<ConnectedWire<'a>> = parse_json(payload)?;
+                wire.agent.0.check().map(Self::Connected)
             }
             AGENT_DISCONNECTED => {
-                let wire: DisconnectedWire<'a> = parse_json(payload)?;
-                AgentUuid::parse(wire.agent.uuid).map(Self::Disconnected)
+                let Object(wire): Object<DisconnectedWire<'a>> = parse_json(payload)?;
+                AgentUuid::parse(wire.agent.0.uuid).map(Self::Disconnected)
             }
             other => Err(PayloadError::Topic(other.to_owned())),
         }
@@ -48,13 +48,13 @@ impl<'a> AgentEvent<'a> {
 #[derive(Deserialize)]
 struct ConnectedWire<'a> {
     #[serde(borrow)]
-    agent: AgentWire<'a>,
+    agent: Object<AgentWire<'a>>,
 }
 
 #[derive(Deserialize)]
 struct DisconnectedWire<'a> {
     #[serde(borrow)]
-    agent: UuidWire<'a>,
+    agent: Object<UuidWire<'a>>,
 }
 
 #[derive(Deserialize)]

@@ -10,6 +10,7 @@ use super::entry::{DeadEntry, is_of_death};
 use super::operate::asked;
 use crate::message::Message;
 use crate::publisher::short;
+use crate::topology::LIVE;
 use crate::{BrokerError, Connection};
 
 /// Letters that await their confirms together.
@@ -62,7 +63,9 @@ impl Flight {
         acker: Acker,
     ) -> Result<(), BrokerError> {
         let route = (entry.origin_exchange, entry.origin_key);
-        let options = BasicPublishOptions { mandatory: true, immediate: false };
+        // Among listeners, nobody to hear it is no fault.
+        let mandatory = route.0 != LIVE;
+        let options = BasicPublishOptions { mandatory, immediate: false };
         let (to, under) = (short(&route.0), short(&route.1));
         let properties = properties(&message, &route.1);
         #[expect(clippy::disallowed_methods, reason = "in order, and its confirm is awaited")]

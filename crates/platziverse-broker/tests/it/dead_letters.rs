@@ -113,19 +113,37 @@ async fn a_replay_to_nowhere_keeps_the_letter() {
         reason: Reason::UnknownTopic,
         stage: Stage::Gateway,
         error: "",
-        origin_exchange: topology::LIVE,
+        origin_exchange: topology::HEARTBEAT,
         origin_key: "nobody",
     };
     let lane = Lane::dead(&letter);
     confirmed(vec![publish(&publisher, &lane, 1).await]).await;
     let error = dead::replay(&operator, &Selection::All).await.unwrap_err().to_string();
-    let wanted = "publishing to platziverse.live under \"nobody\": RabbitMQ returned it: it \
+    let wanted = "publishing to platziverse.heartbeat under \"nobody\": RabbitMQ returned it: it \
                   reaches no queue there";
     assert_eq!(error, wanted);
     operator.close().await;
     let operator = world.operator().await;
     let kept = async || dead::list(&operator, &Selection::All, 9).await.unwrap().len() == 1;
     eventually("it is still there", kept).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_to_listeners_needs_none() {
+    let world = World::new();
+    let context = world.context(&IngestConfig::default());
+    let operator = world.operator().await;
+    operator.declare(&context.topology).await.unwrap();
+    let publisher: TestPublisher = Publisher::start(&context, OPTIONS).await.unwrap();
+    let letter = DeadLetter {
+        reason: Reason::RetainUnsupported,
+        stage: Stage::Gateway,
+        error: "",
+        origin_exchange: topology::LIVE,
+        origin_key: "nobody",
+    };
+    confirmed(vec![publish(&publisher, &Lane::dead(&letter), 1).await]).await;
+    assert_eq!(dead::replay(&operator, &Selection::All).await.unwrap(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -160,7 +178,11 @@ async fn many_are_replayed_in_order_and_what_reaches_nothing_stays() {
         reason: Reason::DatabaseRefused,
         stage: Stage::Worker,
         error: "",
-        origin_exchange: if origin_key == "nobody" { topology::LIVE } else { topology::TELEMETRY },
+        origin_exchange: if origin_key == "nobody" {
+            topology::HEARTBEAT
+        } else {
+            topology::TELEMETRY
+        },
         origin_key,
     };
     for (numbers, origin_key) in

@@ -98,7 +98,8 @@ impl Connection {
     ) {
         let error = refused.told.text.as_deref().unwrap_or_default().to_owned();
         self.hub.metrics.refusal(refused.reason);
-        tracing::info!(
+        // Whoever may publish could fill a disk with what is logged of it.
+        tracing::debug!(
             peer = %self.peer, reason = refused.reason.as_str(), topic,
             "a publish is refused and kept as a dead letter: {error:.300}"
         );
