@@ -21,7 +21,10 @@ pub const LIVE: &str = "platziverse.live";
 pub const HEARTBEAT: &str = "platziverse.heartbeat";
 /// What could not be stored or delivered: an exchange and a queue.
 pub const DEAD: &str = "platziverse.dead";
-/// What workers store: a queue, or with shards the start of their names.
+/// What workers store: an exchange, and a queue, or with shards the start of their names.
+///
+/// The exchange exists for its alternate: RabbitMQ asks each exchange on the way by itself, so a
+/// message that misses its ingest queue is kept although it reaches a listener as well.
 pub const INGEST: &str = "platziverse.ingest";
 
 /// Dead letters are looked at again and again, and each look counts as a delivery: practically
@@ -118,15 +121,18 @@ impl Topology {
     pub fn for_ingest(config: &IngestConfig, routes: &[(TopicFilter, String)]) -> Self {
         let mut topology = Self { exchanges: exchanges(), ..Self::default() };
         topology.add(Queue::dead(config), DEAD, "#");
-        topology.bindings.push(Binding {
-            source: TELEMETRY,
-            key: "agent.#".to_owned(),
-            destination: Destination::Exchange(LIVE),
-        });
         let names = ingest_queues(config.shards);
         for (shard, name) in (0..config.shards).zip(&names) {
             let key = if names.len() == 1 { "agent.#".to_owned() } else { keys::shard_key(shard) };
-            topology.add(Queue::work(name, config), TELEMETRY, &key);
+            topology.add(Queue::work(name, config), INGEST, &key);
+        }
+        // Storage before listeners: what a listener can hear is kept.
+        for exchange in [INGEST, LIVE] {
+            topology.bindings.push(Binding {
+                source: TELEMETRY,
+                key: "agent.#".to_owned(),
+                destination: Destination::Exchange(exchange),
+            });
         }
         for (filter, name) in routes {
             topology.route(filter, name, config);
@@ -157,6 +163,7 @@ fn exchanges() -> Vec<Exchange> {
     let exchange = |name, kind, alternate| Exchange { name, kind, alternate };
     vec![
         exchange(DEAD, Kind::Topic, None),
+        exchange(INGEST, Kind::Topic, Some(DEAD)),
         exchange(TELEMETRY, Kind::Topic, Some(DEAD)),
         // No alternate exchange: no listener is no fault.
         exchange(LIVE, Kind::Topic, None),

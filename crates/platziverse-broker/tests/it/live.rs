@@ -1,6 +1,7 @@
+use platziverse_broker::dead::{self, Selection};
 use platziverse_broker::{
     Bound, Context, Lane, LiveHandle, LiveMessages, LiveOptions, LiveQueue, Message, Publisher,
-    heartbeat,
+    heartbeat, topology,
 };
 use platziverse_config::IngestConfig;
 use platziverse_protocol::heartbeat::Heartbeat;
@@ -49,6 +50,28 @@ async fn hears_what_it_is_bound_to() {
     confirmed(vec![publish(&publisher, &Lane::live("plant.a"), 3).await]).await;
     confirmed(vec![publish(&publisher, &Lane::live("later"), 4).await]).await;
     assert_eq!(numbers(&next_live(&mut messages).await.body), [4]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_listener_hears_is_kept_although_its_queue_is_gone() {
+    let world = World::new();
+    let context = world.context(&IngestConfig::default());
+    let publisher: TestPublisher = Publisher::start(&context, OPTIONS).await.unwrap();
+    let (handle, mut messages) = listen(&context).await;
+    assert_eq!(bind(&handle, "agent.message").await, Bound::Now);
+    world.delete_queue(topology::INGEST);
+    confirmed(vec![publish(&publisher, &telemetry(), 1).await]).await;
+    assert_eq!(numbers(&next_live(&mut messages).await.body), [1]);
+
+    let operator = world.operator().await;
+    let entries = dead::list(&operator, &Selection::All, 10).await.unwrap();
+    assert_eq!(entries.len(), 1);
+    assert_eq!(entries[0].reason, "unroutable");
+    operator.declare(&context.topology).await.unwrap();
+    assert_eq!(dead::replay(&operator, &Selection::All).await.unwrap(), 1);
+    let mut deliveries = consume(&context, topology::INGEST, 10).await;
+    assert_eq!(numbers(&next(&mut deliveries).await.body), [1]);
+    operator.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
