@@ -15,6 +15,8 @@ use crate::locks;
 /// without bound.
 pub const ENDED_MAX: usize = 10_000;
 
+const ENDING: &str = "ending the sessions of lost gateways";
+
 /// The right to sweep: an advisory lock, held by a connection of its own. It is lost with the
 /// connection, and given up by dropping this.
 pub struct Leader {
@@ -52,29 +54,58 @@ impl Leader {
         self.link.client.is_closed()
     }
 
-    /// Marks every agent disconnected that is connected on a gateway other than these, and answers
-    /// them: at most [`ENDED_MAX`], after which there may be more.
+    /// Marks every agent disconnected that is connected on a gateway other than these: at most
+    /// [`ENDED_MAX`], after which there may be more. It holds once it is
+    /// [committed](Ending::commit), which is to be soon: nobody can write to these agents meanwhile.
     ///
-    /// An empty list ends everyone: the caller has listened for a whole lease. After an error the
-    /// leader is to be dropped.
+    /// An empty list ends everyone: the caller has listened for a whole lease. After an error, and
+    /// without a commit, the leader is to be dropped.
     pub async fn end_gateways_except(
         &self,
         alive: &[impl AsRef<str>],
         now: Timestamp,
-    ) -> Result<Vec<Ended>, StoreError> {
+    ) -> Result<Ending<'_>, StoreError> {
         let alive: Vec<&str> = alive.iter().map(AsRef::as_ref).collect();
         let limit = i64::try_from(ENDED_MAX).unwrap_or(i64::MAX);
         let (client, now) = (&self.link.client, now.to_chrono());
-        let statement = async {
+        let statements = async {
             let gone: Vec<String> =
                 client.query(GONE, &[&alive]).await?.iter().map(|row| row.get(0)).collect();
             if gone.is_empty() {
-                return Ok(Vec::new());
+                return Ok(None);
             }
-            client.query(END, &[&gone, &now, &limit]).await
+            client.batch_execute("BEGIN").await?;
+            client.query(END, &[&gone, &now, &limit]).await.map(Some)
         };
-        let rows = self.link.within("ending the sessions of lost gateways", statement).await?;
-        Ok(rows.iter().filter_map(ended).collect())
+        let rows = self.link.within(ENDING, statements).await?;
+        let agents = rows.iter().flatten().filter_map(ended).collect();
+        Ok(Ending { open: rows.is_some().then_some(&self.link), agents })
+    }
+}
+
+/// What a sweep ends, in a transaction that is still open.
+///
+/// Whoever tells the world does so before the commit: a process that dies in between has told too
+/// early, and the next sweep tells it again. Told after the commit, it would never be told.
+#[must_use = "without a commit nothing is ended"]
+pub struct Ending<'a> {
+    /// The connection, if there is a transaction.
+    open: Option<&'a Link>,
+    agents: Vec<Ended>,
+}
+
+impl Ending<'_> {
+    /// The agents.
+    pub fn agents(&self) -> &[Ended] {
+        &self.agents
+    }
+
+    /// Makes it hold, and answers the agents.
+    pub async fn commit(self) -> Result<Vec<Ended>, StoreError> {
+        if let Some(link) = self.open {
+            link.within(ENDING, link.client.batch_execute("COMMIT")).await?;
+        }
+        Ok(self.agents)
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use platziverse_broker::{
     BrokerError, Consumer, ConsumerOptions, Context, DeadLetter, Deliveries, Delivery, Lane,
-    Outcome, Outgoing, Publisher,
+    Outcome, Publisher,
 };
 use platziverse_config::IngestConfig;
 use platziverse_protocol::dead::{Reason, Stage};
@@ -134,37 +134,28 @@ impl Writer {
 
     /// Sends dead letters, and waits until RabbitMQ has them.
     async fn bury(&self, rejections: &[(Rejection<'_>, &Delivery)]) -> Result<(), Abandoned> {
-        let mut receipts = Vec::with_capacity(rejections.len());
-        for (rejection, delivery) in rejections {
-            tracing::warn!(
-                reason = rejection.reason.as_str(),
-                "a record becomes a dead letter: {}: {:.300}",
-                rejection.reason,
-                rejection.error
-            );
-            let letter = DeadLetter {
-                reason: rejection.reason,
-                stage: Stage::Worker,
-                error: &rejection.error,
-                origin_exchange: &delivery.exchange,
-                origin_key: &delivery.routing_key,
-            };
-            let (receipt, confirmed) = oneshot::channel();
-            let mut line = rejection.line.to_vec();
-            line.push(b'\n');
-            let (lane, line) = (Lane::dead(&letter), Bytes::from(line));
-            let outgoing = Outgoing { lane, id: Uuid::now_v7(), line, receipt };
-            self.publisher.publish(outgoing).await.map_err(|_| Abandoned)?;
-            receipts.push(confirmed);
-        }
-        for receipt in receipts {
-            match receipt.await {
-                Ok(Outcome::Confirmed) => {}
-                Ok(Outcome::Abandoned) | Err(_) => return Err(Abandoned),
-            }
-        }
-        Ok(())
+        let letters = rejections.iter().map(|(one, delivery)| letter(one, delivery)).collect();
+        self.publisher.publish_all(letters).await.map_err(|_| Abandoned)
     }
+}
+
+/// A rejected record as a dead letter.
+fn letter(rejection: &Rejection<'_>, delivery: &Delivery) -> (Lane, Uuid, Bytes) {
+    tracing::warn!(
+        reason = rejection.reason.as_str(),
+        "a record becomes a dead letter: {}: {:.300}",
+        rejection.reason,
+        rejection.error
+    );
+    let lane = Lane::dead(&DeadLetter {
+        reason: rejection.reason,
+        stage: Stage::Worker,
+        error: &rejection.error,
+        origin_exchange: &delivery.exchange,
+        origin_key: &delivery.routing_key,
+    });
+    let line = [rejection.line, b"\n"].concat();
+    (lane, Uuid::now_v7(), Bytes::from(line))
 }
 
 #[derive(Debug, Default)]

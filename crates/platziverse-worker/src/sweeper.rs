@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use platziverse_broker::{
-    BrokerError, Context, Lane, LiveMessages, LiveOptions, LiveQueue, Outgoing, Publisher,
-    PublisherOptions, heartbeat,
+    BrokerError, Context, Lane, LiveMessages, LiveOptions, LiveQueue, Outcome, Publisher,
+    PublisherOptions, UnsentReason, heartbeat,
 };
 use platziverse_protocol::event::disconnected_payload;
 use platziverse_protocol::heartbeat::Heartbeat;
@@ -18,22 +18,26 @@ use platziverse_service::{Service, chain, clock};
 use platziverse_store::StoreError;
 use platziverse_store::partitions::{self, Policy};
 use platziverse_store::sweep::{ENDED_MAX, Ended, Leader};
+use tokio::sync::oneshot;
 use tokio::time::{Interval, MissedTickBehavior};
 use uuid::Uuid;
 
 use crate::books::WorkerMetrics;
 use crate::leases::Leases;
 
-/// How often leases are looked at, and the lock is tried for. With a lease of 10 s, a dead gateway's agents are marked
-/// within 13 s of its last heartbeat.
+/// How often leases are looked at, and the lock is tried for. With a lease of 10 s, a dead gateway's
+/// agents are marked within 13 s of its last heartbeat.
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
+/// How long RabbitMQ may take for the announcements of one sweep. PostgreSQL ends a transaction that
+/// waits for 5 s.
+const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often partitions are looked after.
 const MAINTAIN_EVERY: Duration = Duration::from_secs(3600);
 
 struct Sweeper {
     service: Service,
     metrics: Arc<WorkerMetrics>,
-    publisher: Publisher<()>,
+    publisher: Publisher<oneshot::Sender<Outcome>>,
 }
 
 /// Starts the task that becomes the sweeper when no other worker is.
@@ -121,29 +125,38 @@ impl Sweeper {
             time: clock::now(),
         };
         // Full or closed means that RabbitMQ is away: then nothing is heard, and nobody is ended.
-        let _ = self.publisher.try_publish(heartbeat::outgoing(&beat, ()));
+        let _ = self.publisher.try_publish(heartbeat::outgoing(&beat, oneshot::channel().0));
     }
 
-    async fn sweep(&self, leader: &Leader, alive: &[String]) -> Result<(), StoreError> {
+    async fn sweep(&self, leader: &Leader, alive: &[String]) -> Result<(), SweepError> {
         loop {
-            let ended = leader.end_gateways_except(alive, clock::now()).await?;
-            if !ended.is_empty() {
-                tracing::warn!(agents = ended.len(), "agents of silent gateways are disconnected");
+            let ending = leader.end_gateways_except(alive, clock::now()).await?;
+            // Everyone who listens is told first.
+            let lines = ending.agents().iter().map(announcement).collect();
+            let announced = self.publisher.publish_all(lines);
+            let told = tokio::time::timeout(ANNOUNCE_TIMEOUT, announced).await;
+            told.map_err(|_| SweepError::Late)??;
+            let ended = ending.commit().await?.len();
+            if ended > 0 {
+                tracing::warn!(agents = ended, "agents of silent gateways are disconnected");
+                self.metrics.swept.inc_by(ended as u64);
             }
-            for agent in &ended {
-                self.metrics.swept.inc();
-                // What is ended is announced, also while the process drains.
-                let announced = self.publisher.publish(announce(agent));
-                tokio::select! {
-                    _ = announced => {}
-                    () = self.service.drain.forced() => return Ok(()),
-                }
-            }
-            if ended.len() < ENDED_MAX {
+            if ended < ENDED_MAX {
                 return Ok(());
             }
         }
     }
+}
+
+/// Why a sweep is given up; the next one begins anew.
+#[derive(Debug, thiserror::Error)]
+enum SweepError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("announcing the ends of sessions")]
+    Announce(#[from] UnsentReason),
+    #[error("RabbitMQ did not confirm the announcements within {ANNOUNCE_TIMEOUT:?}")]
+    Late,
 }
 
 /// Looks after the partitions from time to time.
@@ -177,9 +190,9 @@ pub(crate) async fn maintain(service: &Service) {
     }
 }
 
-/// `agent/disconnected` for everyone who listens. The row is ended already, so it is not sent
-/// through the ingest queue.
-fn announce(agent: &Ended) -> Outgoing<()> {
+/// `agent/disconnected` for everyone who listens. The row is ended here, so it is not sent through
+/// the ingest queue.
+fn announcement(agent: &Ended) -> (Lane, Uuid, Bytes) {
     let payload = disconnected_payload(&agent.uuid);
     let record = Record {
         id: Uuid::now_v7(),
@@ -193,8 +206,7 @@ fn announce(agent: &Ended) -> Outgoing<()> {
     };
     let mut line = Vec::new();
     record.encode_line(&mut line);
-    let lane = Lane::live(&routing_key(AGENT_DISCONNECTED));
-    Outgoing { lane, id: record.id, line: Bytes::from(line), receipt: () }
+    (Lane::live(&routing_key(AGENT_DISCONNECTED)), record.id, Bytes::from(line))
 }
 
 /// The next heartbeat's sender; what is no heartbeat is passed over.

@@ -11,7 +11,9 @@ mod task;
 use std::fmt;
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, mpsc};
+use bytes::Bytes;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use uuid::Uuid;
 
 pub(crate) use lane::short;
 pub use lane::{LINE_BYTES_MAX, Lane, Outcome, Outgoing, Receipt, TelemetryLanes};
@@ -119,6 +121,27 @@ impl<R: Receipt> Publisher<R> {
             outgoing,
             why: UnsentReason::Closed,
         })
+    }
+}
+
+impl Publisher<oneshot::Sender<Outcome>> {
+    /// Publishes lines, each with its lane and id, and waits until RabbitMQ has them all. After an
+    /// error it may have any of them.
+    pub async fn publish_all(&self, lines: Vec<(Lane, Uuid, Bytes)>) -> Result<(), UnsentReason> {
+        let mut outcomes = Vec::with_capacity(lines.len());
+        for (lane, id, line) in lines {
+            let (receipt, outcome) = oneshot::channel();
+            let outgoing = Outgoing { lane, id, line, receipt };
+            self.publish(outgoing).await.map_err(|unsent| unsent.why)?;
+            outcomes.push(outcome);
+        }
+        for outcome in outcomes {
+            match outcome.await {
+                Ok(Outcome::Confirmed) => {}
+                Ok(Outcome::Abandoned) | Err(_) => return Err(UnsentReason::Closed),
+            }
+        }
+        Ok(())
     }
 }
 
