@@ -90,7 +90,7 @@ impl Reporter {
     /// `agent/connected` for one agent.
     pub(crate) fn connected(&self, agent: &Agent<'_>, now: Timestamp) -> Line {
         let uuid = agent.uuid.clone().into_owned();
-        self.line(AGENT_CONNECTED, uuid, &connected_payload(agent), now)
+        self.line(AGENT_CONNECTED, uuid, &connected_payload(agent, self.session), now)
     }
 
     /// `agent/connected` for each agent that is bound.
@@ -111,7 +111,8 @@ impl Reporter {
     /// `agent/disconnected` for each agent that is bound.
     pub(crate) fn all_disconnected(&self, now: Timestamp) -> Vec<Line> {
         let line = |uuid: &AgentUuid<'static>| {
-            self.line(AGENT_DISCONNECTED, uuid.clone(), &disconnected_payload(uuid), now)
+            let payload = disconnected_payload(uuid, self.session);
+            self.line(AGENT_DISCONNECTED, uuid.clone(), &payload, now)
         };
         self.agents.keys().map(line).collect()
     }

@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::agent::{Agent, AgentMessage, AgentUuid, AgentWire, Object, PayloadError, parse_json};
+use crate::presence::SessionId;
 use crate::topic::{AGENT_CONNECTED, AGENT_DISCONNECTED, AGENT_MESSAGE};
 
 /// One thing that happened to an agent.
@@ -63,31 +64,25 @@ struct UuidWire<'a> {
     uuid: Cow<'a, str>,
 }
 
-/// The payload of `agent/connected`.
-pub fn connected_payload(agent: &Agent<'_>) -> String {
-    #[derive(Serialize)]
-    struct Body<'a> {
-        uuid: &'a str,
-        username: &'a str,
-        name: &'a str,
-        hostname: &'a str,
-        pid: i32,
-        connected: bool,
-    }
-    let body = Body {
-        uuid: agent.uuid.as_str(),
-        username: &agent.username,
-        name: &agent.name,
-        hostname: &agent.hostname,
-        pid: agent.pid,
-        connected: true,
-    };
-    serde_json::json!({ "agent": serde_json::to_value(body).unwrap_or_default() }).to_string()
+/// The payload of `agent/connected`: the agent, and the session that reports for it.
+///
+/// A listener may hear the end of an old session after the start of a newer one on another gateway.
+/// Sessions sort by time, so the greatest one that it has heard of says what holds.
+pub fn connected_payload(agent: &Agent<'_>, session: SessionId) -> String {
+    let agent = serde_json::json!({
+        "uuid": agent.uuid,
+        "username": agent.username,
+        "name": agent.name,
+        "hostname": agent.hostname,
+        "pid": agent.pid,
+        "connected": true,
+    });
+    serde_json::json!({ "agent": agent, "session": session }).to_string()
 }
 
-/// The payload of `agent/disconnected`.
-pub fn disconnected_payload(uuid: &AgentUuid<'_>) -> String {
-    serde_json::json!({ "agent": { "uuid": uuid } }).to_string()
+/// The payload of `agent/disconnected`: the agent, and the session that has ended.
+pub fn disconnected_payload(uuid: &AgentUuid<'_>, session: SessionId) -> String {
+    serde_json::json!({ "agent": { "uuid": uuid }, "session": session }).to_string()
 }
 
 #[cfg(test)]
@@ -103,10 +98,19 @@ mod tests {
             hostname: "h".into(),
             pid: 7,
         };
-        let payload = connected_payload(&agent);
+        let session = SessionId::from_uuid(uuid::Uuid::from_u128(1));
+        let payload = connected_payload(&agent, session);
+        assert_eq!(
+            payload,
+            r#"{"agent":{"connected":true,"hostname":"h","name":"n","pid":7,"username":"u","uuid":"a\"b"},"session":"00000000-0000-0000-0000-000000000001"}"#
+        );
         let event = AgentEvent::parse(AGENT_CONNECTED, payload.as_bytes()).unwrap();
         assert_eq!(event, AgentEvent::Connected(agent.clone()));
-        let payload = disconnected_payload(&agent.uuid);
+        let payload = disconnected_payload(&agent.uuid, session);
+        assert_eq!(
+            payload,
+            r#"{"agent":{"uuid":"a\"b"},"session":"00000000-0000-0000-0000-000000000001"}"#
+        );
         let event = AgentEvent::parse(AGENT_DISCONNECTED, payload.as_bytes()).unwrap();
         assert_eq!(event, AgentEvent::Disconnected(agent.uuid));
         assert!(AgentEvent::parse("agent/other", b"{}").is_err());

@@ -193,7 +193,7 @@ pub(crate) async fn maintain(service: &Service) {
 /// `agent/disconnected` for everyone who listens. The row is ended here, so it is not sent through
 /// the ingest queue.
 fn announcement(agent: &Ended) -> (Lane, Uuid, Bytes) {
-    let payload = disconnected_payload(&agent.uuid);
+    let payload = disconnected_payload(&agent.uuid, agent.session);
     let record = Record {
         id: Uuid::now_v7(),
         topic: AGENT_DISCONNECTED.into(),

@@ -109,6 +109,9 @@ async fn a_subscriber_hears_an_agent_come_report_and_go() {
         let disconnected = listener.next().await;
         assert_eq!(disconnected.topic, "agent/disconnected");
         assert_eq!(disconnected.json()["agent"]["uuid"], "yyy");
+        let session = connected.json()["session"].clone();
+        assert!(session.is_string(), "{session}");
+        assert_eq!(disconnected.json()["session"], session);
     }
 }
 
