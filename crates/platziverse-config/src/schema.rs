@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::kind;
 use crate::problem::{Fault, Problem, Problems};
-use crate::sections::{amqp, database, gateway, ingest, log, ops, tasks};
+use crate::sections::{aggregator, amqp, database, gateway, ingest, log, mom, ops, tasks};
 
 pub(crate) use crate::kind::Kind;
 
@@ -42,6 +42,8 @@ pub(crate) const SECTIONS: &[(&str, &[Key])] = &[
     (gateway::NAME, gateway::KEYS),
     (ingest::NAME, ingest::KEYS),
     (tasks::NAME, tasks::KEYS),
+    (mom::NAME, mom::KEYS),
+    (aggregator::NAME, aggregator::KEYS),
     (ops::NAME, ops::KEYS),
     (log::NAME, log::KEYS),
 ];

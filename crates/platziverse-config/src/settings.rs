@@ -8,11 +8,13 @@ use serde::{Deserialize, Serialize};
 use crate::layers::Layers;
 use crate::origin::Origins;
 use crate::problem::{ConfigErrors, Problems};
+use crate::sections::aggregator::AggregatorConfig;
 use crate::sections::amqp::AmqpConfig;
 use crate::sections::database::DatabaseConfig;
 use crate::sections::gateway::GatewayConfig;
 use crate::sections::ingest::IngestConfig;
 use crate::sections::log::LogConfig;
+use crate::sections::mom::MomConfig;
 use crate::sections::ops::OpsConfig;
 use crate::sections::tasks::TasksConfig;
 use crate::{environment, file, values};
@@ -31,6 +33,10 @@ pub struct Settings {
     pub ingest: IngestConfig,
     /// Events and commands.
     pub tasks: TasksConfig,
+    /// Topics and queues for applications.
+    pub mom: MomConfig,
+    /// One WebSocket between a client and the services behind the broker.
+    pub aggregator: AggregatorConfig,
     /// What an operator sees of a service, and how it ends.
     pub ops: OpsConfig,
     /// What is logged, and how it looks.
@@ -91,6 +97,8 @@ impl Settings {
         self.gateway.validate(problems);
         self.ingest.validate(problems);
         self.tasks.validate(problems);
+        self.mom.validate(problems);
+        self.aggregator.validate(problems);
         self.ops.validate(problems);
         self.log.validate(problems);
     }

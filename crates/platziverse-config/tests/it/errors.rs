@@ -99,6 +99,7 @@ fn values_that_are_not_allowed() {
     check("amqp.connect_timeout = '1h'", "\"1h\"", span);
     let address = "an IP address and a port, such as \"127.0.0.1:9100\"";
     check("gateway.listen = 'localhost:1883'", "\"localhost:1883\"", address);
+    check("mom.grpc_listen = '[::1]'", "\"[::1]\"", address);
     check("gateway.anonymous = 'no'", "\"no\"", "loopback, always or never");
     check("tasks.queues = []", "a list", "a list of at least 1");
     check("tasks.queues = 'a'", "\"a\"", "a list of at least 1");
@@ -130,6 +131,18 @@ fn items_of_lists_are_named() {
     file(
         "tasks.queues = ['ok', 'ok']",
         &["platziverse.toml: tasks.queues[1]: found \"ok\"; allowed: each queue once"],
+    );
+    let channel = "lower-case letters, digits and _; each channel once";
+    file(
+        "aggregator.channels = ['voice', 'Chat', 'voice']",
+        &[
+            &format!(
+                "platziverse.toml: aggregator.channels[1]: found \"Chat\"; allowed: {channel}"
+            ),
+            &format!(
+                "platziverse.toml: aggregator.channels[2]: found \"voice\"; allowed: {channel}"
+            ),
+        ],
     );
     file(
         "gateway.users = [{ username = 'a', password_hash = '$argon2id$x' }, \
