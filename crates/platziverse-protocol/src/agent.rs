@@ -369,6 +369,11 @@ impl<'de: 'a, 'a> Deserialize<'de> for TimeWire<'a> {
             fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
                 Ok(TimeWire::Millis(i64::try_from(value).unwrap_or(i64::MAX)))
             }
+            // Many languages know no other numbers. Whatever is outside of i64 is held at its
+            // ends, and those are outside of the years that are allowed.
+            fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
+                Ok(TimeWire::Millis(value.floor() as i64))
+            }
             fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Self::Value, E> {
                 Ok(TimeWire::Text(Cow::Borrowed(value)))
             }

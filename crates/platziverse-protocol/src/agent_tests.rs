@@ -26,6 +26,31 @@ fn values() {
     check("true", Some(1.0), Some("true"));
     check("false", Some(0.0), Some("false"));
     check(r#""a\"b""#, None, Some("a\"b"));
+    check("-0", Some(0.0), None);
+    check("-0.0", Some(0.0), None);
+    // Texts are numbers only as JSON, SQL and Rust all read them: no white space, no hexadecimal.
+    check(r#"" 1""#, None, Some(" 1"));
+    check(r#""1e3""#, Some(1000.0), Some("1e3"));
+    check(r#""1e400""#, None, Some("1e400"));
+    check(r#""0x10""#, None, Some("0x10"));
+}
+
+#[test]
+fn odd_json() {
+    let check =
+        |payload: &str, want: Result<(), &str>| match AgentMessage::parse(payload.as_bytes()) {
+            Ok(_) => assert_eq!(want, Ok(()), "{payload:.80}"),
+            Err(error) => {
+                let says = want.expect_err("it is refused");
+                assert!(error.to_string().contains(says), "{payload:.80}: {error}");
+            }
+        };
+    check(&message(r#"{"type":"t","value":1,"value":2}"#, ""), Err("duplicate field `value`"));
+    check(&message("", r#","metrics":[]"#), Err("duplicate field `metrics`"));
+    check(&message("", r#","other":1,"other":2"#), Ok(()));
+    let nested = |depth: usize| format!(r#","other":{}{}"#, "[".repeat(depth), "]".repeat(depth));
+    // What is ignored is skipped without recursion.
+    check(&message("", &nested(100_000)), Ok(()));
 }
 
 #[test]
@@ -70,6 +95,9 @@ fn refusals() {
     check(&message("", r#","id":"nonsense""#), InvalidPayload, "wrong shape");
     check(&message("", r#","timestamp":"noon""#), InvalidPayload, "RFC 3339");
     check(&message("", r#","timestamp":9223372036854775807"#), InvalidPayload, "years");
+    check(&message("", r#","timestamp":1e300"#), InvalidPayload, "years");
+    check(&message("", r#","timestamp":-1e300"#), InvalidPayload, "years");
+    check(&message("", r#","timestamp":1e999"#), InvalidJson, "out of range");
     let many = vec![r#"{"type":"t","value":1}"#; 1001].join(",");
     check(&message(&many, ""), InvalidPayload, "1001 metrics");
     check(&" ".repeat(PAYLOAD_BYTES_MAX + 1), PayloadTooLarge, "262145");
@@ -83,6 +111,17 @@ fn optional_fields() {
     let parsed = AgentMessage::parse(payload.as_bytes()).unwrap();
     assert_eq!(parsed.timestamp.map(Timestamp::as_millis), Some(1_780_000_000_000));
     assert_eq!(parsed.id.map(|id| id.to_string()).as_deref(), Some(id));
+    for (written, millis) in [
+        ("1780000000000.0", 1_780_000_000_000),
+        ("1.78e12", 1_780_000_000_000),
+        ("1780000000000.9", 1_780_000_000_000),
+        ("-0.5", -1),
+        ("-0", 0),
+    ] {
+        let payload = message("", &format!(r#","timestamp":{written}"#));
+        let parsed = AgentMessage::parse(payload.as_bytes()).unwrap();
+        assert_eq!(parsed.timestamp.map(Timestamp::as_millis), Some(millis), "{written}");
+    }
     let payload = message("", r#","timestamp":"1970-01-01T00:00:00.5Z""#);
     let parsed = AgentMessage::parse(payload.as_bytes()).unwrap();
     assert_eq!(parsed.timestamp.map(Timestamp::as_millis), Some(500));

@@ -1,6 +1,7 @@
 //! Presence as a maximum: who is connected, whatever order the records arrive in.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -70,42 +71,70 @@ impl Presence {
 /// A machine that is days ahead would otherwise drag every gateway with it.
 pub const LEAD_MILLIS_MAX: i64 = 60 * 60 * 1_000;
 
+/// One moment, as a process's two clocks show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// The time of day, which may be set forward and back.
+    pub wall: Timestamp,
+    /// What has passed since some moment that stays the same as long as the process lives; never
+    /// goes back.
+    pub steady: Duration,
+}
+
 /// Gives out session ids that sort in the order of their starts, also across gateways.
 ///
 /// It follows the most advanced clock it has heard, so that a session that starts here after one
-/// that started elsewhere sorts after it, even when this machine's clock is behind.
+/// that started elsewhere sorts after it, even when this machine's clock is behind. What was heard
+/// goes on at the pace of the steady clock: a wall clock that was behind for a while and is set
+/// right again is not taken for one that is behind for ever.
 #[derive(Clone, Debug, Default)]
 pub struct SessionClock {
-    lead_millis: i64,
+    heard: Option<Heard>,
     last: u64,
+}
+
+/// The most advanced time that was heard, and when by the steady clock.
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    time: Timestamp,
+    steady: Duration,
 }
 
 /// Ids of one millisecond, told apart by the 12 bits that UUIDv7 leaves for a counter.
 const COUNTER_BITS: u32 = 12;
 
+impl Heard {
+    fn goes_on(&self, steady: Duration) -> Timestamp {
+        let elapsed = steady.saturating_sub(self.steady).as_millis();
+        self.time.plus_millis(i64::try_from(elapsed).unwrap_or(i64::MAX))
+    }
+}
+
 impl SessionClock {
     /// Notes the time that another gateway's clock showed at `now`. Answers whether it was
     /// followed or is too far ahead.
-    pub fn hear(&mut self, time: Timestamp, now: Timestamp) -> bool {
-        let lead = time.millis_since(now);
-        if lead > LEAD_MILLIS_MAX {
+    pub fn hear(&mut self, time: Timestamp, now: Moment) -> bool {
+        if time.millis_since(now.wall) > LEAD_MILLIS_MAX {
             return false;
         }
-        self.lead_millis = self.lead_millis.max(lead);
+        if self.heard.is_none_or(|heard| heard.goes_on(now.steady) < time) {
+            self.heard = Some(Heard { time, steady: now.steady });
+        }
         true
     }
 
-    /// The time that this clock shows at `now`, for its own heartbeats.
-    pub fn time(&self, now: Timestamp) -> Timestamp {
+    /// The time that this clock shows at `now`, for its own heartbeats: never before what it has
+    /// heard, nor before the last session that it started.
+    pub fn time(&self, now: Moment) -> Timestamp {
         let last = i64::try_from(self.last >> COUNTER_BITS).unwrap_or(0);
-        let led = now.plus_millis(self.lead_millis);
+        let led = self.led(now);
         Timestamp::from_millis(led.as_millis().max(last)).unwrap_or(led)
     }
 
     /// The id of a session that starts at `now`: later than every one before it. `random` fills
     /// the bits that only tell gateways apart.
-    pub fn start(&mut self, now: Timestamp, random: u64) -> SessionId {
-        let millis = u64::try_from(now.plus_millis(self.lead_millis).as_millis()).unwrap_or(0);
+    pub fn start(&mut self, now: Moment, random: u64) -> SessionId {
+        let millis = u64::try_from(self.led(now).as_millis()).unwrap_or(0);
         self.last = (millis << COUNTER_BITS).max(self.last + 1);
         let (millis, counter) = (self.last >> COUNTER_BITS, self.last & 0xfff);
         let high = (millis << 16) | 0x7000 | counter;
@@ -113,66 +142,13 @@ impl SessionClock {
         let low = (random >> 3) | (1 << 63);
         SessionId(Uuid::from_u64_pair(high, low))
     }
+
+    fn led(&self, now: Moment) -> Timestamp {
+        let heard = self.heard.map(|heard| heard.goes_on(now.steady));
+        heard.map_or(now.wall, |heard| heard.max(now.wall))
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn at(millis: i64) -> Timestamp {
-        Timestamp::from_millis(millis).unwrap()
-    }
-
-    #[test]
-    fn sessions_sort_by_start_even_when_the_clock_goes_back() {
-        let mut clock = SessionClock::default();
-        let times = [5_000, 5_000, 4_000, 4_000, 9_000, 1];
-        let ids: Vec<_> = times.iter().map(|t| clock.start(at(*t), u64::MAX)).collect();
-        assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "{ids:?}");
-        assert!(ids.iter().all(|id| id.as_uuid().get_version_num() == 7));
-        assert!(clock.time(at(1)) >= at(9_000));
-    }
-
-    #[test]
-    fn a_successor_is_before_whatever_starts_later() {
-        let mut clock = SessionClock::default();
-        let (first, later) = (clock.start(at(5_000), u64::MAX), clock.start(at(5_000), 0));
-        assert!(first < first.successor() && first.successor() < later);
-        assert_eq!(first.successor().as_uuid().get_version_num(), 7);
-        assert_eq!(first.successor().as_uuid().get_variant(), uuid::Variant::RFC4122);
-    }
-
-    #[test]
-    fn a_gateway_that_is_behind_follows_one_that_is_ahead() {
-        let (mut ahead, mut behind) = (SessionClock::default(), SessionClock::default());
-        assert!(behind.hear(ahead.time(at(60_000)), at(0)));
-        let first = ahead.start(at(61_000), 7);
-        let second = behind.start(at(1_001), 0);
-        assert!(first < second);
-        assert!(!behind.hear(at(LEAD_MILLIS_MAX + 1), at(0)));
-    }
-
-    proptest! {
-        #[test]
-        fn any_order_and_any_repetition_gives_the_same(
-            history in prop::collection::vec((0u128..6, any::<bool>()), 1..20),
-            shuffled in prop::collection::vec(any::<prop::sample::Index>(), 0..40),
-        ) {
-            let states: Vec<_> = history
-                .iter()
-                .map(|(n, ended)| Presence {
-                    session: SessionId(Uuid::from_u128(*n)),
-                    ended: *ended,
-                })
-                .collect();
-            let once = states.iter().copied().reduce(Presence::merge).unwrap();
-            let repeats = shuffled.iter().map(|index| *index.get(&states));
-            let again = repeats.chain(states.iter().rev().copied()).reduce(Presence::merge);
-            prop_assert_eq!(Some(once), again);
-            let newest = states.iter().map(|state| state.session).max().unwrap();
-            let ended = states.iter().any(|state| state.session == newest && state.ended);
-            prop_assert_eq!(once.connected(), !ended);
-        }
-    }
-}
+#[path = "presence_tests.rs"]
+mod tests;

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -144,10 +144,17 @@ struct Wire<'a> {
     qos: u8,
     #[serde(default)]
     properties: Option<Box<Properties>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "present")]
     payload: Option<&'a RawValue>,
     #[serde(borrow, default)]
     payload_base64: Option<Cow<'a, str>>,
+}
+
+/// A payload that is there. It may be the literal `null`, which an `Option` would take for none.
+fn present<'de: 'a, 'a, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 impl<'a> Record<'a> {
@@ -237,6 +244,14 @@ mod tests {
     }
 
     #[test]
+    fn null_is_a_payload() {
+        let mut out = Vec::new();
+        record("t", "c", b"null").encode_line(&mut out);
+        let read = Record::decode_line(&out).unwrap();
+        assert_eq!(read.payload.bytes(), b"null");
+    }
+
+    #[test]
     fn bad_lines() {
         for line in [&b"{}"[..], b"", b"x", b"{\"id\":1}", b"\xff"] {
             assert!(Record::decode_line(line).is_err(), "{line:?}");
@@ -251,6 +266,7 @@ mod tests {
             payload in prop_oneof![
                 prop::collection::vec(any::<u8>(), 0..50),
                 "[ \n]?\\{\"a\":[ \n\r]?[0-9]{1,3}\\}[ \n]?".prop_map(String::into_bytes),
+                "null|true|-?[0-9]{1,3}|\"\"|\\[\\]".prop_map(String::into_bytes),
             ],
             user in prop::collection::vec(("\\PC{0,5}", "\\PC{0,5}"), 0..3),
         ) {
