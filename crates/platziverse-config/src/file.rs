@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use crate::kind::found;
 use crate::older;
 use crate::origin::Origin;
-use crate::problem::{Fault, Problems};
+use crate::problem::{Fault, Problems, key_shown};
 use crate::schema::{self, Key};
 use crate::values::{Assignment, Layer};
 
@@ -57,9 +57,16 @@ fn toml_value(text: &str) -> Result<Value, String> {
         let before = text.get(..error.span().map_or(0, |span| span.start)).unwrap_or_default();
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-        let message = error.message().replace('\n', ", ");
+        let message = without_odd_keys(&error.message().replace('\n', ", "));
         format!("is no TOML: line {line}, column {column}: {message}")
     })
+}
+
+/// Between backticks, the parser quotes keys.
+fn without_odd_keys(message: &str) -> String {
+    let parts = message.split('`').enumerate();
+    let parts = parts.map(|(at, part)| if at % 2 == 1 { key_shown(part) } else { part });
+    parts.collect::<Vec<_>>().join("`")
 }
 
 fn json_value(text: &str) -> Result<Value, String> {
@@ -74,7 +81,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn origin(&self, key: &str) -> Origin {
-        Origin::File { path: self.path.to_owned(), key: key.to_owned() }
+        Origin::File { path: self.path.to_owned(), key: key_shown(key).to_owned() }
     }
 
     fn top(&mut self, top: Map<String, Value>) {
@@ -89,8 +96,7 @@ impl Reader<'_> {
                     }
                 }
                 (None, None) => {
-                    let fault = Fault::Unknown { nearest: nearest_on_top(&name) };
-                    self.problems.add(&self.origin(&name), &name, fault);
+                    self.problems.unknown(&self.origin(&name), &name, nearest_on_top(&name));
                 }
             }
         }
@@ -109,8 +115,8 @@ impl Reader<'_> {
                 Some(known) if known.optional && value.is_null() => {}
                 Some(_) => self.layer.newer.push(Assignment { key, value, origin }),
                 None => {
-                    let fault = schema::unknown(&key, str::to_owned);
-                    self.problems.add(&origin, &key, fault);
+                    let nearest = schema::nearest_setting(&key, str::to_owned);
+                    self.problems.unknown(&origin, &key, nearest);
                 }
             }
         }

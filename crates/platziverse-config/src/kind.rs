@@ -3,9 +3,12 @@
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use platziverse_protocol::topic::TopicFilter;
 use serde_json::{Map, Value};
+use tracing_subscriber::EnvFilter;
 
-use crate::problem::{Fault, Problem, Problems};
+use crate::hash;
+use crate::problem::{Fault, Problem, Problems, key_shown};
 use crate::schema::{Key, named, nearest};
 use crate::secret::REDACTED;
 
@@ -16,8 +19,13 @@ pub(crate) enum Kind {
     Text { min: usize, max: usize },
     /// Host name or IP address; if `socket`, also a directory.
     Host { socket: bool },
-    /// Name of a queue that may be declared.
-    Queue,
+    /// Name of at most so many bytes of a queue that may be declared: among Platziverse's own, only
+    /// one of `ours`.
+    Queue { max: usize, ours: &'static [&'static str] },
+    /// An MQTT topic filter.
+    Filter,
+    /// A password's hash.
+    PasswordHash,
     /// A whole number in a range.
     Whole { min: u64, max: u64 },
     /// `true` or `false`.
@@ -38,6 +46,9 @@ pub(crate) enum Kind {
     Rows(&'static [Key]),
 }
 
+/// What the names of Platziverse's own queues begin with.
+const OURS: &str = "platziverse.";
+
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 impl Kind {
@@ -46,8 +57,10 @@ impl Kind {
     pub(crate) fn read(self, text: &str) -> Value {
         let word = text.trim();
         match self {
-            Self::Text { .. } | Self::Host { .. } | Self::Queue | Self::Directives => text.into(),
+            Self::Text { .. } | Self::Host { .. } | Self::Queue { .. } => text.into(),
+            Self::Filter | Self::PasswordHash => text.into(),
             Self::Choice(_) | Self::Span { .. } | Self::Address | Self::Url(_) => word.into(),
+            Self::Directives => word.into(),
             Self::Whole { .. } => word.parse::<u64>().map_or_else(|_| text.into(), Value::from),
             Self::Flag => match word {
                 "true" | "1" => true.into(),
@@ -78,9 +91,9 @@ impl Kind {
             Self::Host { socket: true } => "a host name, an IP address or the directory of a \
                                             Unix socket, without a port"
                 .to_owned(),
-            Self::Queue => {
-                "a queue's name: 1 to 255 bytes that do not begin with `amq.`".to_owned()
-            }
+            Self::Queue { max, ours } => queues_allowed(max, ours),
+            Self::Filter => "an MQTT topic filter, such as \"agent/#\"".to_owned(),
+            Self::PasswordHash => hash::ALLOWED.to_owned(),
             Self::Whole { min, max } => format!("a whole number from {min} to {max}"),
             Self::Flag => "true or false".to_owned(),
             Self::Choice(words) => one_of(words),
@@ -92,7 +105,7 @@ impl Kind {
             Self::Address => "an IP address and a port, such as \"127.0.0.1:9100\"".to_owned(),
             Self::Url(example) => format!("a URL such as {example}"),
             Self::Directives => format!(
-                "{}, or directives such as \"info,platziverse_gateway=debug\"",
+                "{}, or directives without spaces such as \"info,platziverse_gateway=debug\"",
                 one_of(&LEVELS)
             ),
             Self::List { min: 0, .. } => "a list".to_owned(),
@@ -109,9 +122,9 @@ impl Kind {
         match (self, value) {
             (Self::Text { min, max }, Value::String(text)) => is_text(text, min, max),
             (Self::Host { socket }, Value::String(text)) => is_host(text, socket),
-            (Self::Queue, Value::String(text)) => {
-                is_text(text, 1, 255) && !text.starts_with("amq.")
-            }
+            (Self::Queue { max, ours }, Value::String(text)) => is_queue(text, max, ours),
+            (Self::Filter, Value::String(text)) => TopicFilter::parse(text).is_ok(),
+            (Self::PasswordHash, Value::String(text)) => hash::check(text).is_ok(),
             (Self::Whole { min, max }, value) => {
                 value.as_u64().is_some_and(|number| (min..=max).contains(&number))
             }
@@ -121,9 +134,8 @@ impl Kind {
                 .is_ok_and(|duration| (min..=max).contains(&duration)),
             (Self::Address, Value::String(text)) => text.parse::<SocketAddr>().is_ok(),
             (Self::Url(_), value) => value.is_string(),
-            // Directives with spans and fields are left to the filter itself.
             (Self::Directives, Value::String(text)) => {
-                text.contains('[') || text.split(',').all(is_directive)
+                text.split(',').all(is_directive) && EnvFilter::try_new(text).is_ok()
             }
             (Self::List { min, .. }, Value::Array(items)) => items.len() >= min,
             (Self::Rows(_), value) => value.is_array(),
@@ -132,32 +144,40 @@ impl Kind {
     }
 }
 
-/// Adds what is wrong with `value`, which the setting `at` has.
-pub(crate) fn check(key: &Key, at: &str, value: &Value, problems: &mut Problems) {
+/// Adds what is wrong with `value`, which the setting `at` has. Nothing of it is shown if it is
+/// `hidden`, whatever the setting.
+pub(crate) fn check(key: &Key, at: &str, value: &Value, hidden: bool, problems: &mut Problems) {
+    let hidden = hidden || key.secret;
     if !key.kind.accepts(value) {
         // Rows may hold secrets anywhere in what could not be read.
-        let secret = key.secret || matches!(key.kind, Kind::Rows(_)) || is_url(key.kind, value);
-        return problems.wrong(at, found(value, secret), key.kind.allowed());
+        let hidden = hidden || matches!(key.kind, Kind::Rows(_));
+        return problems.wrong(at, key.kind.refused(value, hidden), key.kind.allowed());
     }
     let items = value.as_array().map(Vec::as_slice).unwrap_or_default();
     for (index, item) in items.iter().enumerate() {
         let at = format!("{at}[{index}]");
         match (key.kind, item) {
-            (Kind::Rows(keys), Value::Object(row)) => check_row(keys, &at, row, problems),
+            (Kind::Rows(keys), Value::Object(row)) => check_row(keys, &at, row, hidden, problems),
             (Kind::Rows(_), _) => problems.wrong(at, found(item, true), "a table"),
             (Kind::List { item: kind, .. }, _) if !kind.accepts(item) => {
-                problems.wrong(at, found(item, key.secret), kind.allowed());
+                problems.wrong(at, kind.refused(item, hidden), kind.allowed());
             }
             _ => {}
         }
     }
 }
 
-fn check_row(keys: &'static [Key], at: &str, row: &Map<String, Value>, problems: &mut Problems) {
+fn check_row(
+    keys: &'static [Key],
+    at: &str,
+    row: &Map<String, Value>,
+    hidden: bool,
+    problems: &mut Problems,
+) {
     for key in keys {
         match row.get(key.name) {
             Some(value) if value.as_str() == Some(REDACTED) && key.secret => {}
-            Some(value) => check(key, &format!("{at}.{}", key.name), value, problems),
+            Some(value) => check(key, &format!("{at}.{}", key.name), value, hidden, problems),
             None if key.optional => {}
             None => problems.wrong(format!("{at}.{}", key.name), "nothing", key.kind.allowed()),
         }
@@ -166,21 +186,40 @@ fn check_row(keys: &'static [Key], at: &str, row: &Map<String, Value>, problems:
         let names = keys.iter().map(|key| key.name.to_owned());
         problems.0.push(Problem {
             origin: None,
-            key: format!("{at}.{name}"),
+            key: format!("{at}.{}", key_shown(name)),
             fault: Fault::Unknown { nearest: nearest(name, names) },
         });
     }
 }
 
-/// A value for an error, cut where it is long.
-pub(crate) fn found(value: &Value, secret: bool) -> String {
+impl Kind {
+    /// A value that is none of this kind, for an error, with the reason where it is not plain.
+    fn refused(self, value: &Value, hidden: bool) -> String {
+        let text = value.as_str().unwrap_or_default();
+        let hidden = hidden || matches!(self, Self::Host { .. }) && !is_host_and_port(text);
+        let shown = found(value, hidden);
+        let reason = match self {
+            Self::Filter if value.is_string() => {
+                TopicFilter::parse(text).err().map(|error| error.to_string())
+            }
+            Self::PasswordHash if value.is_string() => hash::check(text).err(),
+            _ => None,
+        };
+        reason.map_or(shown.clone(), |reason| format!("{shown} ({reason})"))
+    }
+}
+
+/// A value for an error, cut where it is long, and hidden where it may hold a password although
+/// it should not.
+pub(crate) fn found(value: &Value, hidden: bool) -> String {
     const LENGTH: usize = 80;
     match value {
         Value::Null => "nothing".to_owned(),
         Value::Object(_) => "a table".to_owned(),
         Value::Array(_) => "a list".to_owned(),
-        Value::Number(_) if secret => "a number".to_owned(),
-        _ if secret => REDACTED.to_owned(),
+        Value::Number(_) if hidden => "a number".to_owned(),
+        _ if hidden => REDACTED.to_owned(),
+        Value::String(text) if text.contains('@') || text.contains("://") => REDACTED.to_owned(),
         value => {
             let text = value.to_string();
             match text.char_indices().nth(LENGTH) {
@@ -211,9 +250,24 @@ fn is_host(text: &str, socket: bool) -> bool {
     text.parse::<Ipv6Addr>().is_ok() || (is_text(text, 1, 253) && text.chars().all(name))
 }
 
-/// Whether a URL stands where a host should: it may have a password in it.
-fn is_url(kind: Kind, value: &Value) -> bool {
-    matches!(kind, Kind::Host { .. }) && value.as_str().is_some_and(|text| text.contains('@'))
+/// Whether what stands where a host should has no more in it than a host and a port. A URL, or
+/// parts of one, may have a password.
+fn is_host_and_port(text: &str) -> bool {
+    let host = match text.rsplit_once(':') {
+        Some((host, port)) if port.parse::<u16>().is_ok() => host,
+        _ => text,
+    };
+    !host.contains([':', '/', '@'])
+}
+
+fn is_queue(text: &str, max: usize, ours: &[&str]) -> bool {
+    let is_free = !text.starts_with("amq.") && !text.starts_with(OURS);
+    is_text(text, 1, max) && (is_free || ours.contains(&text))
+}
+
+fn queues_allowed(max: usize, ours: &[&str]) -> String {
+    let but = if ours.is_empty() { String::new() } else { format!(" other than {}", one_of(ours)) };
+    format!("a queue's name: 1 to {max} bytes that do not begin with `amq.` or `{OURS}`{but}")
 }
 
 fn is_directive(text: &str) -> bool {
@@ -222,9 +276,11 @@ fn is_directive(text: &str) -> bool {
         LEVELS.contains(&word.as_str())
             || matches!(word.as_str(), "0" | "1" | "2" | "3" | "4" | "5")
     };
-    // A bare word that is no level would be taken for a target, and a misspelt level with it.
-    match text.trim().rsplit_once('=') {
+    // A bare word that is no level would be taken for a target, and a misspelt level with it; and
+    // a space for a part of the target.
+    match text.rsplit_once('=') {
+        _ if text.contains(char::is_whitespace) => false,
         Some((target, word)) => !target.is_empty() && level(word),
-        None => level(text.trim()),
+        None => level(text) || text.contains('['),
     }
 }

@@ -14,11 +14,14 @@
 //!
 //! In the environment, text is taken as it is, without quotes; a list is separated by commas, or
 //! JSON; a list of tables is JSON. A setting that can be unset (a URL, `ops.listen`,
-//! `database.password`) is not set by an empty variable.
+//! `database.password`) is not set by an empty variable, and an empty `…_FILE` counts as none.
+//! Variables that Kubernetes makes for a Service (`PLATZIVERSE_GATEWAY_SERVICE_HOST`,
+//! `PLATZIVERSE_GATEWAY_PORT=tcp://…`) are passed over.
 //!
 //! `amqp.url` and `database.url` set the settings that they have parts for, in their own layer: a
 //! later layer can still set one part, and what a URL does not state (a password) can be set beside
-//! it. Stated twice in one layer, the URL counts.
+//! it. Stated twice in one layer, the URL counts. `amqp.tls` implies the port 5671 where no layer
+//! says anything about the port.
 //!
 //! # Older names
 //!
@@ -31,15 +34,17 @@
 //! | `EVENTS_TO_OMIT` | environment, file | `tasks.omit` |
 //!
 //! In one layer the newer name wins; an empty variable with an older name counts as none.
+//! `DB_PASS_FILE` names a file that holds the password.
 //!
 //! # Errors
 //!
 //! Wrong settings come all at once ([`ConfigErrors`]), each with the file or variable, the setting,
 //! what was found and what is allowed; for one that does not exist, the nearest that does. No error
-//! shows a secret.
+//! shows a secret, nor anything that was read by way of `…_FILE` or out of a URL.
 
 mod environment;
 mod file;
+mod hash;
 mod kind;
 mod layers;
 mod older;
@@ -55,7 +60,7 @@ mod values;
 
 pub use layers::Layers;
 pub use origin::{Origin, Origins};
-pub use problem::{ConfigErrors, Fault, Problem, Problems};
+pub use problem::{ConfigErrors, Fault, Problem};
 pub use secret::Secret;
 pub use sections::aggregator::AggregatorConfig;
 pub use sections::amqp::AmqpConfig;
@@ -64,8 +69,7 @@ pub use sections::gateway::{Anonymous, GatewayConfig, Route, User};
 pub use sections::ingest::IngestConfig;
 pub use sections::log::{LogConfig, LogFormat};
 pub use sections::mom::MomConfig;
-pub use sections::ops::OpsConfig;
+pub use sections::ops::{GATEWAY_OPS, OpsConfig, WORKER_OPS};
 pub use sections::tasks::TasksConfig;
 pub use settings::{Loaded, Settings};
 pub use show::Row;
-pub use uri::UrlError;

@@ -50,7 +50,7 @@ impl Origin {
         let name = metadata.name.to_string();
         match metadata.source.clone() {
             // No key of a file is named as a variable is.
-            Some(Source::File(path)) if environment::is_ours(&name) => {
+            Some(Source::File(path)) if environment::names_a_file(&name) => {
                 Self::SecretFile { variable: name, path }
             }
             Some(Source::File(path)) => Self::File { path, key: name },

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::origin::Origin;
+use crate::secret::REDACTED;
 
 /// One wrong setting. Never holds a secret.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -37,6 +38,31 @@ pub enum Fault {
     },
 }
 
+impl Fault {
+    /// The same, of a value from there: a secret file's is not shown.
+    pub(crate) fn from(self, origin: &Origin) -> Self {
+        match (self, origin) {
+            (Self::Wrong { allowed, .. }, Origin::SecretFile { .. }) => {
+                Self::Wrong { found: REDACTED.to_owned(), allowed }
+            }
+            (fault, _) => fault,
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown { nearest: Some(nearest) } => {
+                write!(f, "no such setting; did you mean {nearest}?")
+            }
+            Self::Unknown { nearest: None } => f.write_str("no such setting"),
+            Self::Wrong { found, allowed } => write!(f, "found {found}; allowed: {allowed}"),
+            Self::File { reason } => f.write_str(reason),
+        }
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let source = self.origin.as_ref().map(|origin| origin.describe(&self.key));
@@ -44,25 +70,24 @@ impl fmt::Display for Problem {
             .into_iter()
             .filter(|name| !name.is_empty())
             .collect();
-        write!(f, "{}: ", named.join(": "))?;
-        match &self.fault {
-            Fault::Unknown { nearest: Some(nearest) } => {
-                write!(f, "no such setting; did you mean {nearest}?")
-            }
-            Fault::Unknown { nearest: None } => f.write_str("no such setting"),
-            Fault::Wrong { found, allowed } => write!(f, "found {found}; allowed: {allowed}"),
-            Fault::File { reason } => f.write_str(reason),
-        }
+        write!(f, "{}: {}", named.join(": "), self.fault)
     }
+}
+
+/// A name that somebody wrote as a setting's, as far as it looks like one: it may be a URL that
+/// ended up in the wrong place, with a password in it.
+pub(crate) fn key_shown(name: &str) -> &str {
+    let is_plain = |c: char| c.is_alphanumeric() || "_-.[]".contains(c);
+    if name.chars().all(is_plain) { name } else { REDACTED }
 }
 
 /// Wrong settings, as they are found.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Problems(pub(crate) Vec<Problem>);
+pub(crate) struct Problems(pub(crate) Vec<Problem>);
 
 impl Problems {
     /// Adds a setting whose value is not allowed. `found` must not show a secret.
-    pub fn wrong(
+    pub(crate) fn wrong(
         &mut self,
         key: impl Into<String>,
         found: impl fmt::Display,
@@ -76,8 +101,13 @@ impl Problems {
         self.0.push(Problem { origin: Some(origin.clone()), key: key.to_owned(), fault });
     }
 
+    /// A setting that does not exist.
+    pub(crate) fn unknown(&mut self, origin: &Origin, key: &str, nearest: Option<String>) {
+        self.add(origin, key_shown(key), Fault::Unknown { nearest });
+    }
+
     /// `Err` if there is any.
-    pub fn into_result(self) -> Result<(), ConfigErrors> {
+    pub(crate) fn into_result(self) -> Result<(), ConfigErrors> {
         if self.0.is_empty() { Ok(()) } else { Err(ConfigErrors(self.0)) }
     }
 }

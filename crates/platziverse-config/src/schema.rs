@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::kind;
-use crate::problem::{Fault, Problem, Problems};
+use crate::problem::{Problem, Problems};
 use crate::sections::{aggregator, amqp, database, gateway, ingest, log, mom, ops, tasks};
 
 pub(crate) use crate::kind::Kind;
@@ -69,10 +69,10 @@ pub(crate) fn find(dotted: &str) -> Option<&'static Key> {
     named(section(name)?, key)
 }
 
-/// What is wrong with `value` as the value of the setting `at`.
-pub(crate) fn check(key: &Key, at: &str, value: &Value) -> Vec<Problem> {
+/// What is wrong with `value` as the value of the setting `at`; nothing of it is shown if `hidden`.
+pub(crate) fn check(key: &Key, at: &str, value: &Value, hidden: bool) -> Vec<Problem> {
     let mut problems = Problems::default();
-    kind::check(key, at, value, &mut problems);
+    kind::check(key, at, value, hidden, &mut problems);
     problems.0
 }
 
@@ -91,16 +91,15 @@ pub(crate) fn check_section(
             None | Some(Value::Null) if key.optional => {}
             value => {
                 let value = value.unwrap_or(&Value::Null);
-                kind::check(key, &format!("{section}.{}", key.name), value, problems);
+                kind::check(key, &format!("{section}.{}", key.name), value, false, problems);
             }
         }
     }
 }
 
-/// The fault of a setting that does not exist; `spell` writes the nearest that does.
-pub(crate) fn unknown(dotted: &str, spell: impl Fn(&str) -> String) -> Fault {
-    let whole = all().map(|(name, _)| name);
-    Fault::Unknown { nearest: nearest(dotted, whole).map(|name| spell(&name)) }
+/// The setting that is nearest to one that does not exist, as `spell` writes it.
+pub(crate) fn nearest_setting(dotted: &str, spell: impl Fn(&str) -> String) -> Option<String> {
+    nearest(dotted, all().map(|(name, _)| name)).map(|name| spell(&name))
 }
 
 /// The name that `wrong` was most likely meant to be, if any is near.

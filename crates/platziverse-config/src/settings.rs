@@ -52,6 +52,9 @@ pub struct Loaded {
     pub origins: Origins,
     /// The file that was read, if any was.
     pub file: Option<PathBuf>,
+    /// A file that would have been read if that one were not there: `settings.json` beside
+    /// `platziverse.toml`.
+    pub passed_over: Option<PathBuf>,
 }
 
 impl Settings {
@@ -60,25 +63,20 @@ impl Settings {
         let mut problems = Problems::default();
         let mut values = values::defaults();
         let chosen = layers.chosen();
-        if let Some(path) = &chosen {
+        if let Some(path) = &chosen.file {
             let layer = file::read(path, &mut problems);
             values = layer.over(values, &mut problems);
         }
-        let layer = environment::read(layers, &mut problems);
-        values = layer.over(values, &mut problems);
+        for layer in [environment::read(layers, &mut problems), layers.found()] {
+            values = layer.over(values, &mut problems);
+        }
+        values = values::with_port_of_tls(values);
 
         let settings = Self::of(&values, &mut problems);
         let origins = Origins::of_all(&values);
         settings.validate_together(&origins, &mut problems);
         problems.into_result()?;
-        Ok(Loaded { settings, origins, file: chosen })
-    }
-
-    /// Checks settings that a program made.
-    pub fn validate(&self) -> Result<(), ConfigErrors> {
-        let mut problems = Problems::default();
-        self.validate_sections(&mut problems);
-        problems.into_result()
+        Ok(Loaded { settings, origins, file: chosen.file, passed_over: chosen.passed_over })
     }
 
     /// From values that are all of their kind.
@@ -109,7 +107,8 @@ impl Settings {
         self.validate_sections(&mut found);
         for problem in found.0 {
             if !problems.0.iter().any(|known| known.key == problem.key) {
-                problems.add(origins.of(&problem.key), &problem.key, problem.fault);
+                let origin = origins.of(&problem.key);
+                problems.add(origin, &problem.key, problem.fault.from(origin));
             }
         }
     }

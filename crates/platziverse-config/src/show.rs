@@ -1,6 +1,6 @@
 //! What is in force and where it came from, for people and programs.
 
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use crate::origin::Origin;
 use crate::schema::{self, Key};
@@ -40,18 +40,5 @@ impl Loaded {
         let key = format!("{section}.{}", key.name);
         let origin = self.origins.of(&key).clone();
         Row { key, value: value.clone(), text, origin }
-    }
-
-    /// The same as JSON: `{"amqp.host": {"value": …, "origin": "…"}, …}`.
-    pub fn to_json(&self) -> Value {
-        let rows: Map<String, Value> = self
-            .show()
-            .into_iter()
-            .map(|row| {
-                let origin = row.origin.describe(&row.key);
-                (row.key, json!({ "value": row.value, "origin": origin }))
-            })
-            .collect();
-        Value::Object(rows)
     }
 }

@@ -1,13 +1,13 @@
 //! The parts of a connection URL (RFC 3986), percent-encoding undone.
 
 use std::fmt::Write as _;
+use std::net::Ipv6Addr;
 
 use serde_json::Value;
 
 /// Why a connection URL cannot be used. Never says what the URL is: it may hold a password.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("the URL cannot be used: {reason}")]
-pub struct UrlError {
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct UrlError {
     pub(crate) reason: String,
 }
 
@@ -94,6 +94,12 @@ pub(crate) fn split_address(text: &str) -> Result<(&str, Option<u16>), UrlError>
         }
         None => match text.split_once(':') {
             Some((host, port)) if !port.contains(':') => (host, Some(port)),
+            Some(_) if text.parse::<Ipv6Addr>().is_err() => {
+                return Err(UrlError::new(
+                    "it has several `:` and is no IPv6 address (is the `@` after the password \
+                     missing?)",
+                ));
+            }
             _ => (text, None),
         },
     };
@@ -190,6 +196,10 @@ mod tests {
         check("amqp://h/%ff", "it is not UTF-8");
         check("amqp://[::1/v", "`[` without `]`");
         check("amqp://u:12/q@h", "a `/` before `@` must be percent-encoded");
+        let several = "it has several `:` and is no IPv6 address (is the `@` after the password \
+                       missing?)";
+        check("amqp://u:p:h:5672/v", several);
+        check("amqp://u@p:h:5672", several);
         for text in ["amqp://h:x", "amqp://h:0", "amqp://h:70000"] {
             assert!(shown(text).starts_with("its port is not a number"), "{text}");
         }

@@ -5,7 +5,7 @@ use figment::value::{Dict, Map};
 use figment::{Figment, Metadata, Profile, Provider};
 use serde_json::Value;
 
-use crate::origin::Origin;
+use crate::origin::{Origin, Origins};
 use crate::problem::{Fault, Problems};
 use crate::schema;
 use crate::secret::REDACTED;
@@ -20,6 +20,12 @@ pub(crate) struct Assignment {
     pub(crate) key: String,
     pub(crate) value: Value,
     pub(crate) origin: Origin,
+}
+
+/// A setting and whether its value is hidden in errors.
+struct Checked {
+    assignment: Assignment,
+    hidden: bool,
 }
 
 impl Provider for Assignment {
@@ -54,27 +60,42 @@ impl Layer {
     pub(crate) fn over(self, under: Figment, problems: &mut Problems) -> Figment {
         let mut assignments = with_parts(self.older, problems);
         assignments.extend(with_parts(self.newer, problems));
-        assignments.retain(|assignment| assignment.check(problems));
-        assignments.into_iter().fold(under, Figment::merge)
+        assignments.retain(|checked| checked.assignment.check(checked.hidden, problems));
+        assignments.into_iter().fold(under, |values, checked| values.merge(checked.assignment))
     }
 }
 
 /// The assignments and the parts of the URLs among them, in the order in which they count: what a URL
 /// states more than what stands beside it, and that more than what the URL only implies.
-fn with_parts(assignments: Vec<Assignment>, problems: &mut Problems) -> Vec<Assignment> {
+fn with_parts(assignments: Vec<Assignment>, problems: &mut Problems) -> Vec<Checked> {
     let (mut implied, mut plain, mut stated) = (Vec::new(), Vec::new(), Vec::new());
     for assignment in assignments {
         match assignment.taken_apart() {
             Some(Ok(parts)) => {
                 implied.extend(assignment.parts(parts.implied));
                 stated.extend(assignment.parts(parts.stated));
-                plain.push(assignment);
+                plain.push(Checked { assignment, hidden: true });
             }
             Some(Err(error)) => assignment.refuse_url(&error, problems),
-            None => plain.push(assignment),
+            None => {
+                // A file may be another than the one that was meant.
+                let hidden = matches!(assignment.origin, Origin::SecretFile { .. });
+                plain.push(Checked { assignment, hidden });
+            }
         }
     }
     implied.into_iter().chain(plain).chain(stated).collect()
+}
+
+/// The values with the port that `amqp.tls` implies where nothing states one.
+pub(crate) fn with_port_of_tls(values: Figment) -> Figment {
+    let origins = Origins::of_all(&values);
+    let is_tls = values.extract_inner("amqp.tls").unwrap_or(false);
+    if !is_tls || *origins.of("amqp.port") != Origin::Default {
+        return values;
+    }
+    let origin = origins.of("amqp.tls").clone();
+    values.merge(Assignment { key: "amqp.port".to_owned(), value: amqp::PORT_TLS.into(), origin })
 }
 
 impl Assignment {
@@ -89,12 +110,12 @@ impl Assignment {
     }
 
     /// Settings of the same section that come from the same place.
-    fn parts(&self, parts: Vec<(&'static str, Value)>) -> impl Iterator<Item = Self> {
+    fn parts(&self, parts: Vec<(&'static str, Value)>) -> impl Iterator<Item = Checked> {
         let section = self.key.split('.').next().unwrap_or_default();
-        parts.into_iter().map(move |(name, value)| Self {
-            key: format!("{section}.{name}"),
-            value,
-            origin: self.origin.clone(),
+        parts.into_iter().map(move |(name, value)| {
+            let (key, origin) = (format!("{section}.{name}"), self.origin.clone());
+            // Where a URL is not encoded as it should be, a part may be one of the password's.
+            Checked { assignment: Self { key, value, origin }, hidden: true }
         })
     }
 
@@ -105,8 +126,9 @@ impl Assignment {
     }
 
     /// Whether the value is of the setting's kind; adds what is wrong with it.
-    fn check(&self, problems: &mut Problems) -> bool {
-        let found = schema::find(&self.key).map(|key| schema::check(key, &self.key, &self.value));
+    fn check(&self, hidden: bool, problems: &mut Problems) -> bool {
+        let key = schema::find(&self.key);
+        let found = key.map(|key| schema::check(key, &self.key, &self.value, hidden));
         let found = found.unwrap_or_default();
         for problem in &found {
             problems.add(&self.origin, &problem.key, problem.fault.clone());

@@ -10,34 +10,12 @@ use argon2::password_hash::{PasswordHash, PasswordVerifier};
 use blake2::Blake2sMac256;
 use blake2::digest::{KeyInit, Mac};
 use platziverse_config::{Anonymous, GatewayConfig};
-use platziverse_protocol::topic::{TopicError, TopicFilter};
+use platziverse_protocol::topic::TopicFilter;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 /// How many passwords are checked at a time; each check takes some 20 MB and 20 ms by design.
 const CHECKS_AT_A_TIME: usize = 2;
-
-/// A setting about users that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum AuthError {
-    /// A permission that is no topic filter.
-    #[error("{key}: {filter:?} is no topic filter")]
-    Filter {
-        /// Where.
-        key: String,
-        /// What was found.
-        filter: String,
-        /// What is wrong with it.
-        #[source]
-        source: TopicError,
-    },
-    /// A password hash that cannot be read. It is not shown.
-    #[error("gateway.users: the password_hash of {username:?} is no argon2 hash")]
-    Hash {
-        /// Whose.
-        username: String,
-    },
-}
 
 /// The topics that are open to a client.
 #[derive(Clone, Debug)]
@@ -95,39 +73,34 @@ impl fmt::Debug for Authenticator {
 }
 
 impl Authenticator {
-    /// Reads the users and permissions of the settings.
-    pub fn new(settings: &GatewayConfig) -> Result<Self, AuthError> {
-        let mut users = HashMap::new();
-        for user in &settings.users {
-            let hash = user.password_hash.expose().to_owned();
-            if PasswordHash::new(&hash).is_err() {
-                return Err(AuthError::Hash { username: user.username.clone() });
-            }
-            let key = |list: &str| format!("gateway.users[{}].{list}", user.username);
-            let permissions = Permissions {
-                publish: filters(&key("publish"), &user.publish)?,
-                subscribe: filters(&key("subscribe"), &user.subscribe)?,
-            };
-            users.insert(user.username.clone(), User { hash, permissions });
-        }
-        let decoy = users.values().next().map(|user| user.hash.clone());
-        let (publish, subscribe) = (&settings.anonymous_publish, &settings.anonymous_subscribe);
-        let anonymous_permissions = Permissions {
-            publish: filters("gateway.anonymous_publish", publish)?,
-            subscribe: filters("gateway.anonymous_subscribe", subscribe)?,
+    /// The users and permissions of the settings.
+    pub fn new(settings: &GatewayConfig) -> Self {
+        let permissions = |publish: &Vec<TopicFilter>, subscribe: &Vec<TopicFilter>| Permissions {
+            publish: publish.as_slice().into(),
+            subscribe: subscribe.as_slice().into(),
         };
+        let user = |user: &platziverse_config::User| {
+            let hash = user.password_hash.expose().to_owned();
+            let permissions = permissions(&user.publish, &user.subscribe);
+            (user.username.clone(), User { hash, permissions })
+        };
+        let users: HashMap<_, _> = settings.users.iter().map(user).collect();
+        let decoy = users.values().next().map(|user| user.hash.clone());
         let mut key = [0; 32];
         key[..16].copy_from_slice(Uuid::new_v4().as_bytes());
         key[16..].copy_from_slice(Uuid::new_v4().as_bytes());
-        Ok(Self {
+        Self {
             users,
             anonymous: settings.anonymous,
-            anonymous_permissions,
+            anonymous_permissions: permissions(
+                &settings.anonymous_publish,
+                &settings.anonymous_subscribe,
+            ),
             checks: Semaphore::new(CHECKS_AT_A_TIME),
             proven: Mutex::default(),
             key,
             decoy,
-        })
+        }
     }
 
     /// Decides about a client at `peer`. Passwords are checked away from the I/O threads.
@@ -194,17 +167,6 @@ fn verify(hash: &str, password: &[u8]) -> bool {
     parsed.is_ok_and(|hash| Argon2::default().verify_password(password, &hash).is_ok())
 }
 
-fn filters(key: &str, texts: &[String]) -> Result<Arc<[TopicFilter]>, AuthError> {
-    let parse = |text: &String| {
-        TopicFilter::parse(text).map_err(|source| AuthError::Filter {
-            key: key.to_owned(),
-            filter: text.clone(),
-            source,
-        })
-    };
-    texts.iter().map(parse).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use argon2::password_hash::{PasswordHasher, SaltString};
@@ -221,11 +183,11 @@ mod tests {
         let user = User {
             username: "agent".to_owned(),
             password_hash: Secret::new(hash),
-            publish: vec!["agent/message".to_owned()],
-            subscribe: vec!["agent/+".to_owned()],
+            publish: vec![TopicFilter::parse("agent/message").unwrap()],
+            subscribe: vec![TopicFilter::parse("agent/+").unwrap()],
         };
         let settings = GatewayConfig { users: vec![user], anonymous, ..GatewayConfig::default() };
-        Authenticator::new(&settings).unwrap()
+        Authenticator::new(&settings)
     }
 
     #[tokio::test]

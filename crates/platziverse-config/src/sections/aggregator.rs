@@ -44,7 +44,7 @@ pub(crate) const KEYS: &[Key] = &[
 
 impl AggregatorConfig {
     /// Adds what is wrong here to `problems`.
-    pub fn validate(&self, problems: &mut Problems) {
+    pub(crate) fn validate(&self, problems: &mut Problems) {
         const ALLOWED: &str = "lower-case letters, digits and _; each channel once";
         schema::check_section(NAME, KEYS, self, problems);
         for (index, channel) in self.channels.iter().enumerate() {

@@ -10,7 +10,7 @@ use crate::secret::Secret;
 use crate::uri::{Uri, UrlError, UrlParts, bracketed, encode};
 
 const PORT: u16 = 5672;
-const PORT_TLS: u16 = 5671;
+pub(crate) const PORT_TLS: u16 = 5671;
 
 /// How RabbitMQ is reached.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -21,7 +21,7 @@ pub struct AmqpConfig {
     pub url: Option<Secret>,
     /// Host name or IP address.
     pub host: String,
-    /// TCP port.
+    /// TCP port; with `tls` and nothing said about it, 5671.
     pub port: u16,
     /// User of RabbitMQ.
     pub username: String,
@@ -77,11 +77,6 @@ pub(crate) const KEYS: &[Key] = &[
 ];
 
 impl AmqpConfig {
-    /// The section that `amqp[s]://…` describes, everything else by default.
-    pub fn from_url(url: &str) -> Result<Self, UrlError> {
-        super::from_url(NAME, KEYS, url, parts(url)?)
-    }
-
     /// Where it is, without any secret: `host:port/vhost`, for logs and errors.
     pub fn address(&self) -> String {
         let vhost = self.vhost.strip_prefix('/').unwrap_or(&self.vhost);
@@ -107,7 +102,7 @@ impl AmqpConfig {
     }
 
     /// Adds what is wrong here to `problems`.
-    pub fn validate(&self, problems: &mut Problems) {
+    pub(crate) fn validate(&self, problems: &mut Problems) {
         schema::check_section(NAME, KEYS, self, problems);
         if self.heartbeat.subsec_nanos() != 0 {
             problems.wrong(
@@ -156,58 +151,4 @@ pub(crate) fn parts(url: &str) -> Result<UrlParts, UrlError> {
         }
     }
     Ok(parts)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn uri_is_read_back_as_the_same_section() {
-        let config = AmqpConfig {
-            host: "::1".to_owned(),
-            port: 5673,
-            username: "ag:ent".to_owned(),
-            password: Secret::new("p@ss/w?rd#%"),
-            vhost: "a/b c".to_owned(),
-            tls: true,
-            heartbeat: Duration::from_secs(7),
-            connect_timeout: Duration::from_millis(1500),
-            url: None,
-        };
-        let uri = config.uri();
-        let read = AmqpConfig::from_url(uri.expose());
-        assert_eq!(read, Ok(AmqpConfig { url: Some(uri), ..config }));
-    }
-
-    #[test]
-    fn urls_give_the_parts() {
-        let check = |url: &str, uri: &str, address: &str| {
-            let config = AmqpConfig::from_url(url).unwrap();
-            let common = "?heartbeat=10&connection_timeout=5000";
-            assert_eq!(config.uri().expose(), format!("{uri}{common}"), "{url}");
-            assert_eq!(config.address(), address, "{url}");
-        };
-        check("amqp://mq", "amqp://guest:guest@mq:5672/%2F", "mq:5672/");
-        check("amqp://mq/", "amqp://guest:guest@mq:5672/%2F", "mq:5672/");
-        check("amqp://mq/%2f", "amqp://guest:guest@mq:5672/%2F", "mq:5672/");
-        check("amqps://a:b@mq/iot", "amqps://a:b@mq:5671/iot", "mq:5671/iot");
-        check("amqp://[::1]:1/x", "amqp://guest:guest@%3A%3A1:1/x", "[::1]:1/x");
-    }
-
-    #[test]
-    fn wrong_urls_say_why_and_nothing_of_themselves() {
-        let check = |url: &str, reason: &str| {
-            let error = AmqpConfig::from_url(url).unwrap_err().to_string();
-            assert!(error.contains(reason), "{url}: {error}");
-            assert!(!error.contains("hunter2"), "{error}");
-        };
-        check("http://u:hunter2@h", "begin with amqp://");
-        check("amqp://u:hunter2@", "no host");
-        check("amqp://u:hunter2/x@h", "percent-encoded");
-        check("amqp://u:hunter2", "port");
-        check("amqp://u:hunter2@h?heartbeat=x", "heartbeat is no whole number");
-        check("amqp://u:hunter2@h?frame=1", "parameters");
-        check("amqp://u:hunter2@h?heartbeat=0", "amqp.heartbeat");
-    }
 }

@@ -76,11 +76,6 @@ pub(crate) const KEYS: &[Key] = &[
 ];
 
 impl DatabaseConfig {
-    /// The section that `postgres://…` describes, everything else by default.
-    pub fn from_url(url: &str) -> Result<Self, UrlError> {
-        super::from_url(NAME, KEYS, url, parts(url)?)
-    }
-
     /// Where it is, without any secret: `host:port/name`, for logs and errors.
     pub fn address(&self) -> String {
         format!("{}:{}/{}", bracketed(&self.host), self.port, self.name)
@@ -104,7 +99,7 @@ impl DatabaseConfig {
     }
 
     /// Adds what is wrong here to `problems`.
-    pub fn validate(&self, problems: &mut Problems) {
+    pub(crate) fn validate(&self, problems: &mut Problems) {
         schema::check_section(NAME, KEYS, self, problems);
     }
 }
@@ -144,36 +139,4 @@ pub(crate) fn parts(url: &str) -> Result<UrlParts, UrlError> {
         }
     }
     Ok(parts)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn urls_give_the_parts() {
-        let check = |url: &str, uri: &str, address: &str| {
-            let config = DatabaseConfig::from_url(url).unwrap();
-            assert_eq!((config.uri().expose(), &*config.address()), (uri, address), "{url}");
-        };
-        check("postgres://db", "postgres://platziverse@db:5432/platziverse", "db:5432/platziverse");
-        check("postgresql://a:b%40@db:1/n", "postgres://a:b%40@db:1/n", "db:1/n");
-        check("postgres://a@[::1]/n?sslmode=disable", "postgres://a@[::1]:5432/n", "[::1]:5432/n");
-        check("postgres://a@/n?host=/run", "postgres://a@%2Frun:5432/n", "/run:5432/n");
-        check("postgres://a@%2Frun/n", "postgres://a@%2Frun:5432/n", "/run:5432/n");
-    }
-
-    #[test]
-    fn wrong_urls_say_why_and_nothing_of_themselves() {
-        let check = |url: &str, reason: &str| {
-            let error = DatabaseConfig::from_url(url).unwrap_err().to_string();
-            assert!(error.contains(reason), "{url}: {error}");
-            assert!(!error.contains("hunter2"), "{error}");
-        };
-        check("mysql://u:hunter2@h", "begin with postgres://");
-        check("postgres://u:hunter2@", "no host");
-        check("postgres://u:hunter2@h?sslmode=require", "TLS");
-        check("postgres://u:hunter2@h?connect_timeout=x", "database.connect_timeout");
-        check("postgres://u:hunter2@h?options=x", "parameters");
-    }
 }

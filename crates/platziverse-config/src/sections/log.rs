@@ -43,7 +43,7 @@ pub(crate) const KEYS: &[Key] = &[
 
 impl LogConfig {
     /// Adds what is wrong here to `problems`.
-    pub fn validate(&self, problems: &mut Problems) {
+    pub(crate) fn validate(&self, problems: &mut Problems) {
         schema::check_section(NAME, KEYS, self, problems);
     }
 }

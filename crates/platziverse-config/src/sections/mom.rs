@@ -33,7 +33,7 @@ pub(crate) const KEYS: &[Key] =
 
 impl MomConfig {
     /// Adds what is wrong here to `problems`.
-    pub fn validate(&self, problems: &mut Problems) {
+    pub(crate) fn validate(&self, problems: &mut Problems) {
         schema::check_section(NAME, KEYS, self, problems);
         if self.listen == self.grpc_listen && self.listen.port() != 0 {
             let found = self.grpc_listen.to_string();

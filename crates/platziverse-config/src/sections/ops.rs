@@ -1,6 +1,6 @@
 //! `ops`: what an operator sees of a service, and how it ends.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,12 @@ pub struct OpsConfig {
     pub drain_timeout: Duration,
 }
 
+/// `ops.listen` of a gateway that is not told otherwise. Each service has a port of its own, so that
+/// all can run on one machine.
+pub const GATEWAY_OPS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9101);
+/// `ops.listen` of a worker that is not told otherwise.
+pub const WORKER_OPS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9102);
+
 impl Default for OpsConfig {
     fn default() -> Self {
         Self { listen: None, drain_timeout: Duration::from_secs(10) }
@@ -34,7 +40,7 @@ pub(crate) const KEYS: &[Key] = &[
 
 impl OpsConfig {
     /// Adds what is wrong here to `problems`.
-    pub fn validate(&self, problems: &mut Problems) {
+    pub(crate) fn validate(&self, problems: &mut Problems) {
         schema::check_section(NAME, KEYS, self, problems);
     }
 }

@@ -19,10 +19,13 @@ pub struct TasksConfig {
     pub max_attempts: u32,
 }
 
+/// The queues of tasks that Platziverse declares itself.
+const OURS: [&str; 2] = ["platziverse.events", "platziverse.commands"];
+
 impl Default for TasksConfig {
     fn default() -> Self {
         Self {
-            queues: vec!["platziverse.events".to_owned(), "platziverse.commands".to_owned()],
+            queues: OURS.map(str::to_owned).to_vec(),
             prefetch: 100,
             omit: Vec::new(),
             max_attempts: 5,
@@ -33,7 +36,7 @@ impl Default for TasksConfig {
 pub(crate) const NAME: &str = "tasks";
 
 pub(crate) const KEYS: &[Key] = &[
-    Key::new("queues", Kind::List { min: 1, item: &Kind::Queue }),
+    Key::new("queues", Kind::List { min: 1, item: &Kind::Queue { max: 255, ours: &OURS } }),
     Key::new("prefetch", Kind::Whole { min: 1, max: 65_535 }),
     Key::new("omit", Kind::List { min: 0, item: &Kind::Text { min: 1, max: 255 } }),
     Key::new("max_attempts", Kind::Whole { min: 1, max: 1_000 }),
@@ -41,7 +44,7 @@ pub(crate) const KEYS: &[Key] = &[
 
 impl TasksConfig {
     /// Adds what is wrong here to `problems`.
-    pub fn validate(&self, problems: &mut Problems) {
+    pub(crate) fn validate(&self, problems: &mut Problems) {
         schema::check_section(NAME, KEYS, self, problems);
         for (index, queue) in self.queues.iter().enumerate() {
             if self.queues[..index].contains(queue) {

@@ -38,8 +38,8 @@ fn all_errors_come_at_once() {
             "platziverse.toml: amqp.prot: no such setting; did you mean amqp.port?",
             "platziverse.toml: gateway.max_packet_size: found 1; allowed: a whole number from \
              270336 to 8388608",
-            "platziverse.toml: gateway.users[0].password_hash: found nothing; allowed: text of 1 \
-             to 1024 bytes",
+            "platziverse.toml: gateway.users[0].password_hash: found nothing; allowed: an argon2 \
+             hash in PHC form, which `platziverse user hash` makes",
         ]
     );
 }
@@ -103,30 +103,47 @@ fn values_that_are_not_allowed() {
     check("gateway.anonymous = 'no'", "\"no\"", "loopback, always or never");
     check("tasks.queues = []", "a list", "a list of at least 1");
     check("tasks.queues = 'a'", "\"a\"", "a list of at least 1");
-    let level = "off, error, warn, info, debug or trace, or directives such as \
+    let level = "off, error, warn, info, debug or trace, or directives without spaces such as \
                  \"info,platziverse_gateway=debug\"";
-    check("log.level = 'inof'", "\"inof\"", level);
-    check("log.level = 'info,a=loud'", "\"info,a=loud\"", level);
+    for wrong in ["inof", "info,a=loud", "info, a=off", " info", "[span", "a[", "[a{b=1,c=2}]=off"]
+    {
+        check(&format!("log.level = '{wrong}'"), &format!("{wrong:?}"), level);
+    }
     check("log = 'info'", "[redacted]", "a table of settings");
     check(
         "gateway.publish_buffer_bytes = 2000000",
         "2000000",
         "at least 2097152, twice gateway.max_packet_size",
     );
-    for level in ["warn", "info,lapin=off", "a::b=debug,WARN", "[span{a=1,b=2}]=debug"] {
+    for level in ["warn", "info,lapin=off", "a::b=debug,WARN", "info,[span{a=1}]=debug", "a[b]"] {
         Dir::new().load(&[("PLATZIVERSE_LOG__LEVEL", level)]);
     }
 }
 
 #[test]
 fn items_of_lists_are_named() {
-    let queue = "a queue's name: 1 to 255 bytes that do not begin with `amq.`";
+    let queue = "a queue's name: 1 to 255 bytes that do not begin with `amq.` or `platziverse.`";
+    let ours = "other than platziverse.events or platziverse.commands";
     file(
-        "tasks.queues = ['ok', 5, 'amq.gen', 'ok']",
+        "tasks.queues = ['ok', 5, 'amq.gen', 'platziverse.dead', 'platziverse.events']",
         &[
-            &format!("platziverse.toml: tasks.queues[1]: found 5; allowed: {queue}"),
-            &format!("platziverse.toml: tasks.queues[2]: found \"amq.gen\"; allowed: {queue}"),
+            &format!("platziverse.toml: tasks.queues[1]: found 5; allowed: {queue} {ours}"),
+            &format!(
+                "platziverse.toml: tasks.queues[2]: found \"amq.gen\"; allowed: {queue} {ours}"
+            ),
+            &format!(
+                "platziverse.toml: tasks.queues[3]: found \"platziverse.dead\"; allowed: {queue} \
+                 {ours}"
+            ),
         ],
+    );
+    file(
+        "gateway.routes = [{ filter = 'a', queue = 'platziverse.events' }]",
+        &[&format!(
+            "platziverse.toml: gateway.routes[0].queue: found \"platziverse.events\"; allowed: \
+             {}",
+            queue.replace("255", "237")
+        )],
     );
     file(
         "tasks.queues = ['ok', 'ok']",
@@ -144,15 +161,62 @@ fn items_of_lists_are_named() {
             ),
         ],
     );
+    let user = format!("{{ username = 'a', password_hash = '{HASH}' }}");
     file(
-        "gateway.users = [{ username = 'a', password_hash = '$argon2id$x' }, \
-         { username = 'a', password_hash = 'hunter2' }]",
-        &[
-            "platziverse.toml: gateway.users[1].username: found \"a\"; allowed: a name that no \
-             other user has",
-            "platziverse.toml: gateway.users[1].password_hash: found [redacted]; allowed: an \
-             argon2 hash, which begins with `$argon2`, not the password",
-        ],
+        &format!("gateway.users = [{user}, {user}]"),
+        &["platziverse.toml: gateway.users[1].username: found \"a\"; allowed: a name that no \
+           other user has"],
+    );
+}
+
+const HASH: &str = "$argon2id$v=19$m=4096,t=3,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA";
+
+#[test]
+fn a_hash_that_no_password_matches() {
+    let check = |hash: &str, reason: &str| {
+        let user = format!("[{{ username = 'a', password_hash = '{hash}' }}]");
+        let line = format!(
+            "platziverse.toml: gateway.users[0].password_hash: found [redacted] ({reason}); \
+             allowed: an argon2 hash in PHC form, which `platziverse user hash` makes"
+        );
+        file(&format!("gateway.users = {user}"), &[&line]);
+    };
+    let none = "it does not begin with `$argon2`: it is no hash, or a shell expanded its `$`; put \
+                it in single quotes";
+    check("hunter2", none);
+    check("=19=4096,t=3,p=1", none);
+    check(
+        "$argon2id$v=19$m=4096,t=3,p=1",
+        "it has no salt or no hash at its end; it is cut or changed: did a shell expand its `$`? \
+         Put it in single quotes",
+    );
+}
+
+#[test]
+fn filters_are_filters() {
+    let allowed = "allowed: an MQTT topic filter, such as \"agent/#\"";
+    let check = |setting: &str, key: &str| {
+        let line = format!(
+            "platziverse.toml: gateway.{key}: found \"a#\" (the wildcard # must be the whole of \
+             the last level); {allowed}"
+        );
+        file(&format!("gateway.{setting}"), &[&line]);
+    };
+    check("anonymous_publish = ['#', 'a#']", "anonymous_publish[1]");
+    check("anonymous_subscribe = ['a#']", "anonymous_subscribe[0]");
+    check("routes = [{ filter = 'a#', queue = 'q' }]", "routes[0].filter");
+    let user = |list: &str| {
+        format!("users = [{{ username = 'a', password_hash = '{HASH}', {list} = ['a#'] }}]")
+    };
+    check(&user("publish"), "users[0].publish[0]");
+    check(&user("subscribe"), "users[0].subscribe[0]");
+    env(
+        "PLATZIVERSE_GATEWAY__ANONYMOUS_PUBLISH",
+        "a/+b",
+        &format!(
+            "gateway.anonymous_publish[0]: found \"a/+b\" (the wildcard + must be the whole of a \
+             level); {allowed}"
+        ),
     );
 }
 
@@ -185,10 +249,39 @@ fn no_error_shows_a_secret() {
     env("PLATZIVERSE_AMQP__URL", "http://u:hunter2@h", &format!("amqp.url: {url}"));
     env("RABBITMQ_HOSTNAME", "http://u:hunter2@h", &format!("amqp.url: {url}"));
     let host = "found [redacted]; allowed: a host name";
-    for (name, key) in [("DB_HOST", "database.host"), ("RABBITMQ_HOSTNAME", "amqp.host")] {
-        let problems = Dir::new().problems(&[(name, "u:hunter2@h")]);
-        assert!(problems[0].starts_with(&format!("{name}: {key}: {host}")), "{problems:?}");
+    for text in
+        ["u:hunter2@h", "u:hunter2", "u:hunter2:h", "[u:hunter2]", "hunter2@", "h/hunter2:1"]
+    {
+        for (name, key) in [
+            ("DB_HOST", "database.host"),
+            ("RABBITMQ_HOSTNAME", "amqp.host"),
+            ("PLATZIVERSE_AMQP__HOST", "amqp.host"),
+        ] {
+            let problems = Dir::new().problems(&[(name, text)]);
+            assert!(problems[0].starts_with(&format!("{name}: {key}: {host}")), "{problems:?}");
+        }
     }
+    let problems = Dir::new().problems(&[("DB_HOST", "postgres://user:hunter2/x")]);
+    assert!(problems[0].starts_with(&format!("DB_HOST: database.host: {host}")), "{problems:?}");
+    let several = "found [redacted] (it has several `:` and is no IPv6 address (is the `@` after the \
+                   password missing?)); allowed: a URL such as \
+                   amqp://user:password@host:5672/vhost";
+    for name in ["PLATZIVERSE_AMQP__URL", "RABBITMQ_HOSTNAME"] {
+        env(name, "amqp://user:hunter2:rabbit:5672/v", &format!("amqp.url: {several}"));
+    }
+    env(
+        "DB_NAME",
+        &format!("postgres://u:hunter2@h/{}", "x".repeat(60)),
+        "database.name: found [redacted]; allowed: text of 1 to 63 bytes",
+    );
+    file("\"amqp://u:hunter2@h\" = 1", &["platziverse.toml: [redacted]: no such setting"]);
+    file("[amqp]\n\"amqp://u:hunter2@h\" = 1", &["platziverse.toml: [redacted]: no such setting"]);
+    file(
+        "gateway.routes = [{ filter = 'a', queue = 'b', 'u:hunter2@h' = 1 }]",
+        &["platziverse.toml: gateway.routes[0].[redacted]: no such setting"],
+    );
+    let twice = Dir::new().with("platziverse.toml", "\"u:hunter2@h\" = 1\n\"u:hunter2@h\" = 2");
+    assert!(!twice.problems(&[]).concat().contains("hunter2"));
     env(
         "DB_PASS",
         "hunter2\u{fffd}",
@@ -208,11 +301,32 @@ fn no_error_shows_a_secret() {
 }
 
 #[test]
+fn what_a_file_of_a_variable_holds_is_not_shown() {
+    let wrong = [
+        ("PLATZIVERSE_AMQP__PORT_FILE", "amqp.port"),
+        ("PLATZIVERSE_AMQP__TLS_FILE", "amqp.tls"),
+        ("PLATZIVERSE_GATEWAY__LISTEN_FILE", "gateway.listen"),
+        ("PLATZIVERSE_LOG__LEVEL_FILE", "log.level"),
+        ("PLATZIVERSE_DATABASE__NAME_FILE", "database.name"),
+        ("PLATZIVERSE_AGGREGATOR__CHANNELS_FILE", "aggregator.channels[0]"),
+        ("PLATZIVERSE_GATEWAY__ANONYMOUS_PUBLISH_FILE", "gateway.anonymous_publish[0]"),
+    ];
+    let text = format!("root:HUNTER2:0:0+:{}\n", "x".repeat(60));
+    let dir = Dir::new().with("passwd", &text);
+    for (name, key) in wrong {
+        let problems = dir.problems(&[(name, "passwd")]).concat();
+        let start = format!("{name} (passwd): {key}: found [redacted]");
+        assert!(problems.starts_with(&start), "{problems}");
+        assert!(!problems.contains("HUNTER2"), "{problems}");
+    }
+}
+
+#[test]
 fn a_part_that_a_url_has_wrong_is_named_by_the_part() {
     env(
         "PLATZIVERSE_AMQP__URL",
         "amqp://a,b/v",
-        "amqp.host: found \"a,b\"; allowed: a host name or an IP address, without a port",
+        "amqp.host: found [redacted]; allowed: a host name or an IP address, without a port",
     );
 }
 
@@ -226,4 +340,7 @@ fn a_variable_and_its_file_contradict_each_other() {
         ["PLATZIVERSE_AMQP__PASSWORD_FILE (p): amqp.password: found PLATZIVERSE_AMQP__PASSWORD \
           too; allowed: one of the two"]
     );
+    let problems = dir.problems(&[("DB_PASS", "x"), ("DB_PASS_FILE", "p")]);
+    let older = "DB_PASS_FILE (p): database.password: found DB_PASS too; allowed: one of the two";
+    assert_eq!(problems, [older]);
 }

@@ -26,7 +26,6 @@ fn later_layers_win() {
 
 #[test]
 fn defaults_are_valid() {
-    assert_eq!(Settings::default().validate(), Ok(()));
     assert_eq!(Dir::new().load(&[]).settings, Settings::default());
 }
 
@@ -48,6 +47,67 @@ fn the_file_is_chosen() {
     assert_eq!(level(None, &[]), "debug");
     std::fs::remove_file(dir.path().join("platziverse.toml")).unwrap();
     assert_eq!(level(None, &[]), "trace");
+}
+
+#[test]
+fn the_file_that_is_not_read_is_told() {
+    let both = Dir::new().with("platziverse.toml", "").with("settings.json", "{}");
+    let loaded = both.load(&[]);
+    assert_eq!(loaded.file, Some(both.path().join("platziverse.toml")));
+    assert_eq!(loaded.passed_over, Some(both.path().join("settings.json")));
+    let named = both.load(&[("PLATZIVERSE_CONFIG", "platziverse.toml")]);
+    assert_eq!(named.passed_over, None);
+    assert_eq!(Dir::new().load(&[]).passed_over, None);
+}
+
+#[test]
+fn a_link_that_leads_nowhere_is_no_file_that_is_not_there() {
+    let dir = Dir::new().with("settings.json", "{}");
+    std::os::unix::fs::symlink("nowhere", dir.path().join("platziverse.toml")).unwrap();
+    let problems = dir.problems(&[]);
+    assert!(problems[0].starts_with("platziverse.toml: cannot be read: No such file"));
+}
+
+#[test]
+fn what_a_program_knows_wins_and_names_where_it_was_found() {
+    let dir = Dir::new();
+    let origin = Origin::File { path: "/x/.run/env".into(), key: "AMQP_URL".to_owned() };
+    let mut layers = dir.layers(&[("PLATZIVERSE_AMQP__HOST", "h")]);
+    layers.found = vec![("amqp.url".to_owned(), "amqp://u:hunter2@mq:1/v".to_owned(), origin)];
+    let loaded = Settings::load(&layers).unwrap();
+    assert_eq!(loaded.settings.amqp.address(), "mq:1/v");
+    let from = loaded.origins.of("amqp.host").describe("amqp.host");
+    assert_eq!(from, "/x/.run/env (AMQP_URL)");
+    layers.found[0].1 = "amqp://u:hunter2:mq:1/v".to_owned();
+    let errors = Settings::load(&layers).unwrap_err().to_string();
+    assert!(errors.contains("/x/.run/env (AMQP_URL): amqp.url: found [redacted]"), "{errors}");
+}
+
+#[test]
+fn tls_implies_its_port_where_nothing_else_says_one() {
+    let tls = "[amqp]\ntls = true";
+    let dir = Dir::new().with("platziverse.toml", tls);
+    check(&dir, &[], "amqp.port", "5671", "platziverse.toml (amqp.tls)");
+    let port = ("PLATZIVERSE_AMQP__PORT", "5672");
+    check(&dir, &[port], "amqp.port", "5672", port.0);
+    let url = ("PLATZIVERSE_AMQP__URL", "amqps://mq:7");
+    check(&dir, &[url], "amqp.port", "7", url.0);
+    let variable = ("PLATZIVERSE_AMQP__TLS", "true");
+    check(&Dir::new(), &[variable], "amqp.port", "5671", variable.0);
+    let plain = ("PLATZIVERSE_AMQP__TLS", "false");
+    check(&dir, &[plain], "amqp.port", "5672", "default");
+}
+
+#[test]
+fn what_kubernetes_injects_is_passed_over() {
+    let dir = Dir::new();
+    dir.load(&[
+        ("PLATZIVERSE_GATEWAY_SERVICE_HOST", "10.0.0.1"),
+        ("PLATZIVERSE_GATEWAY_SERVICE_PORT_MQTT", "1883"),
+        ("PLATZIVERSE_GATEWAY_PORT", "tcp://10.0.0.1:1883"),
+        ("PLATZIVERSE_GATEWAY_PORT_1883_TCP_ADDR", "10.0.0.1"),
+    ]);
+    assert_eq!(dir.problems(&[("PLATZIVERSE_GATEWAY_PORT", "1883")]).len(), 1);
 }
 
 #[test]
@@ -93,6 +153,7 @@ fn values_are_read_from_files_that_variables_name() {
         ("PLATZIVERSE_DATABASE__PASSWORD_FILE", "password"),
         ("PLATZIVERSE_DATABASE__POOL_SIZE_FILE", "size"),
         ("PLATZIVERSE_AMQP__URL_FILE", ""),
+        ("PLATZIVERSE_AMQP__PORT_FILE", ""),
     ]);
     assert_eq!(loaded.settings.database.password, Some(Secret::new("p w\n")));
     assert_eq!(loaded.settings.database.pool_size, 9);
@@ -147,6 +208,12 @@ fn older_names_of_the_environment_are_understood() {
     same("EVENTS_TO_OMIT", "a, b", "tasks.omit", "[\"a\",\"b\"]");
     same("EVENTS_TO_OMIT", "[\"a, b\"]", "tasks.omit", "[\"a, b\"]");
     check(&none, &[("DB_HOST", "")], "database.host", "\"127.0.0.1\"", "default");
+    let file = ("DB_PASS_FILE", "password");
+    let dir = Dir::new().with("password", "007\n");
+    check(&dir, &[file], "database.password", "[redacted]", "DB_PASS_FILE (password)");
+    assert_eq!(dir.load(&[file]).settings.database.password, Some(Secret::new("007")));
+    check(&none, &[("DB_PASS_FILE", "")], "database.password", "(not set)", "default");
+    check(&none, &[("DB_HOST_FILE", "x")], "database.host", "\"127.0.0.1\"", "default");
 }
 
 #[test]

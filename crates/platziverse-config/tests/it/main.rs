@@ -6,6 +6,7 @@ mod errors;
 mod examples;
 mod layers;
 mod show;
+mod urls;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -36,7 +37,7 @@ impl Dir {
 
     fn layers(&self, env: &[(&str, &str)]) -> Layers {
         let env = env.iter().map(|(name, text)| (name.to_string(), text.to_string())).collect();
-        Layers { file: None, env, dir: self.0.clone() }
+        Layers { env, dir: self.0.clone(), ..Layers::default() }
     }
 
     #[track_caller]

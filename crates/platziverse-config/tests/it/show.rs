@@ -5,7 +5,7 @@ fn every_setting_is_shown_with_where_it_came_from_and_without_secrets() {
     let dir = Dir::new().with(
         "platziverse.toml",
         "[amqp]\nurl = 'amqp://u:hunter2@mq'\n[gateway]\n\
-         users = [{ username = 'a', password_hash = '$argon2hunter2' }]",
+         users = [{ username = 'a', password_hash = '$argon2id$v=19$m=4096,t=3,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA' }]",
     );
     let loaded = dir.load(&[("PLATZIVERSE_INGEST__WRITERS", "3"), ("DB_PASS", "hunter2")]);
     let here = format!("{}/", dir.path().display());
@@ -28,9 +28,6 @@ fn every_setting_is_shown_with_where_it_came_from_and_without_secrets() {
     ] {
         assert!(shown.iter().any(|shown| shown == line), "{line} is not in {shown:#?}");
     }
-    let json = loaded.to_json();
-    assert_eq!(json["ingest.writers"]["value"], 3);
-    assert_eq!(json["ingest.writers"]["origin"], "PLATZIVERSE_INGEST__WRITERS");
-    assert!(!json.to_string().contains("hunter2"));
-    assert!(!shown.concat().contains("hunter2"));
+    let shown = format!("{shown:?} {:?}", loaded.show());
+    assert!(!shown.contains("hunter2") && !shown.contains("aGFzaGhhc2g"), "{shown}");
 }
