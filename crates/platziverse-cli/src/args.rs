@@ -41,7 +41,7 @@ pub(crate) enum Command {
     Dead(dead::Command),
     /// RabbitMQ's exchanges, queues and bindings, as the settings make them
     Topology(topology::Args),
-    /// Whether a service is ready: 0 if it says so, else 1
+    /// Whether the services here are ready: 0 if they say so, else 1
     Health(health::Args),
     /// The gateway's users
     #[command(subcommand)]
@@ -53,9 +53,8 @@ impl Command {
     pub(crate) fn when_interrupted(&self) -> Option<&'static str> {
         match self {
             Self::Dead(command) => command.when_interrupted(),
-            Self::Config(_) | Self::Db(_) | Self::Topology(_) | Self::Health(_) | Self::User(_) => {
-                None
-            }
+            Self::Db(command) => command.when_interrupted(),
+            Self::Config(_) | Self::Topology(_) | Self::Health(_) | Self::User(_) => None,
         }
     }
 }
@@ -82,13 +81,18 @@ mod tests {
         check("platziverse config show --config a.toml -v", Ok(()));
         check("platziverse --config a.toml config check b.json", Ok(()));
         check("platziverse config check", Err(ErrorKind::MissingRequiredArgument));
-        check("platziverse db drop --yes", Ok(()));
+        check("platziverse config check b.json --json", Ok(()));
+        check("platziverse db create --json", Ok(()));
+        check("platziverse db migrate --json", Ok(()));
+        check("platziverse db drop --yes --json", Ok(()));
         check("platziverse dead list --limit 5 --reason invalid_json --json", Ok(()));
         check("platziverse dead list --limit 0", Err(ErrorKind::ValueValidation));
         check("platziverse dead replay", Ok(()));
         check("platziverse dead replay a b", Ok(()));
         check("platziverse dead replay a --reason b", Err(ErrorKind::ArgumentConflict));
-        check("platziverse dead purge --yes", Ok(()));
+        check("platziverse dead replay --json", Ok(()));
+        check("platziverse dead purge --yes --json", Ok(()));
+        check("platziverse health", Ok(()));
         check("platziverse health --url http://h:1/readyz", Ok(()));
         check("platziverse health --url https://h", Err(ErrorKind::ValueValidation));
         check("platziverse user hash --username ana", Ok(()));

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use clap::Subcommand;
-use platziverse_config::{Layers, Settings};
+use platziverse_config::{ConfigErrors, Layers, Settings};
 use serde_json::{Map, Value, json};
 
 use crate::output::{self, Table};
@@ -22,14 +22,27 @@ pub(crate) enum Command {
     Check {
         /// TOML or JSON, by its ending
         file: PathBuf,
+        /// As JSON: {"problems": [{"key": …, "origin": …, "problem": …}, …]}
+        #[arg(long)]
+        json: bool,
     },
 }
 
 pub(crate) fn run(command: Command, context: &Context) -> anyhow::Result<()> {
     match command {
-        Command::Show { json: true } => output::print_json(&json(&context.load()?)),
-        Command::Show { json: false } => output::print(&table(&context.load()?).render(None)),
-        Command::Check { file } => check(file),
+        Command::Show { json } => show(&context.load()?, json),
+        Command::Check { file, json } => check(file, json),
+    }
+}
+
+fn show(in_force: &InForce, json: bool) -> anyhow::Result<()> {
+    if let Some(notice) = in_force.passed_over() {
+        output::complain(&notice);
+    }
+    if json {
+        output::print_json(&as_json(in_force))
+    } else {
+        output::print(&table(in_force).render(None))
     }
 }
 
@@ -42,7 +55,7 @@ fn table(in_force: &InForce) -> Table {
     table
 }
 
-fn json(in_force: &InForce) -> Value {
+fn as_json(in_force: &InForce) -> Value {
     let rows = in_force.rows().into_iter();
     let rows: Map<String, Value> = rows
         .map(|row| {
@@ -53,9 +66,23 @@ fn json(in_force: &InForce) -> Value {
     Value::Object(rows)
 }
 
-fn check(file: PathBuf) -> anyhow::Result<()> {
+fn check(file: PathBuf, json: bool) -> anyhow::Result<()> {
     let shown = file.display().to_string();
     let dir = std::env::current_dir().context("finding the working directory")?;
-    Settings::load(&Layers { file: Some(file), env: Vec::new(), dir })?;
+    let loaded = Settings::load(&Layers { file: Some(file), dir, ..Layers::default() });
+    if json {
+        output::print_json(&json!({ "problems": problems(loaded.as_ref().err()) }))?;
+        return loaded.map(|_| ()).map_err(|_| anyhow!("{shown} is not valid"));
+    }
+    loaded?;
     output::print(&format!("{shown} is valid.\n"))
+}
+
+fn problems(errors: Option<&ConfigErrors>) -> Vec<Value> {
+    let all = errors.map(ConfigErrors::problems).unwrap_or_default().iter();
+    all.map(|problem| {
+        let origin = problem.origin.as_ref().map(|origin| origin.describe(&problem.key));
+        json!({ "key": problem.key, "origin": origin, "problem": problem.fault.to_string() })
+    })
+    .collect()
 }

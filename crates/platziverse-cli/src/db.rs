@@ -4,6 +4,7 @@ use clap::Subcommand;
 use platziverse_config::DatabaseConfig;
 use platziverse_store::{DatabaseStatus, Store, StoreError, admin, migrations};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::output::{self, Table, UNKNOWN};
 use crate::settings::{Context, InForce, Server};
@@ -12,9 +13,17 @@ use crate::terminal;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Create the database if it does not exist
-    Create,
+    Create {
+        /// As JSON: {"database": …, "created": true or false}
+        #[arg(long)]
+        json: bool,
+    },
     /// Bring the schema up to date; may be run again, and by several at once
-    Migrate,
+    Migrate {
+        /// As JSON: {"database": …, "ran": [migration, …]}
+        #[arg(long)]
+        json: bool,
+    },
     /// Show the schema's version, the tables and the partitions
     Status {
         /// As JSON
@@ -26,49 +35,84 @@ pub(crate) enum Command {
         /// Do not ask
         #[arg(long)]
         yes: bool,
+        /// As JSON: {"database": …, "dropped": true or false}
+        #[arg(long)]
+        json: bool,
     },
+}
+
+impl Command {
+    /// What a person who stops the command in the middle should know.
+    pub(crate) fn when_interrupted(&self) -> Option<&'static str> {
+        match self {
+            Self::Create { .. } => Some(
+                "; PostgreSQL may have created the database all the same: `platziverse db status` \
+                 shows it",
+            ),
+            Self::Migrate { .. } => Some(
+                "; each migration is applied whole or not at all: `platziverse db status` shows \
+                 which are",
+            ),
+            Self::Drop { .. } => Some(
+                "; if you had agreed, PostgreSQL may have dropped the database all the same: \
+                 `platziverse db status` shows it",
+            ),
+            Self::Status { .. } => None,
+        }
+    }
+}
+
+/// What a command has done, for people and for programs.
+struct Done {
+    text: String,
+    json: Value,
 }
 
 pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<()> {
     let in_force = context.load()?;
     let config = &in_force.settings().database;
-    let done = match command {
-        Command::Create => create(config).await,
-        Command::Migrate => migrate(config).await,
+    let (done, json) = match command {
+        Command::Create { json } => (create(config).await, json),
+        Command::Migrate { json } => (migrate(config).await, json),
         Command::Status { json } => return status(&in_force, json).await,
-        Command::Drop { yes } => {
-            let question = format!("Drop the database {} with everything in it?", config.address());
-            if !terminal::confirmed(yes, &question).await? {
-                return Ok(());
+        Command::Drop { yes, json } => {
+            if !yes {
+                let address = config.address();
+                let question = format!("Drop the database {address} with everything in it?");
+                terminal::confirm(&question).await?;
             }
-            drop(config).await
+            (drop(config).await, json)
         }
     };
-    output::print(&done.map_err(|error| failed(&in_force, error))?)
+    let done = done.map_err(|error| failed(&in_force, error))?;
+    if json { output::print_json(&done.json) } else { output::print(&done.text) }
 }
 
-async fn create(config: &DatabaseConfig) -> Result<String, StoreError> {
-    let address = config.address();
-    Ok(if admin::create(config).await? {
+async fn create(config: &DatabaseConfig) -> Result<Done, StoreError> {
+    let (address, created) = (config.address(), admin::create(config).await?);
+    let text = if created {
         format!("Created {address}. Next: platziverse db migrate\n")
     } else {
         format!("{address} exists already.\n")
-    })
+    };
+    Ok(Done { text, json: json!({ "database": address, "created": created }) })
 }
 
-async fn migrate(config: &DatabaseConfig) -> Result<String, StoreError> {
-    let ran = migrations::run(config).await?;
+async fn migrate(config: &DatabaseConfig) -> Result<Done, StoreError> {
+    let (address, ran) = (config.address(), migrations::run(config).await?);
     let lines: String = ran.iter().map(|name| format!("Ran {name}\n")).collect();
-    Ok(format!("{lines}The schema of {} is up to date.\n", config.address()))
+    let text = format!("{lines}The schema of {address} is up to date.\n");
+    Ok(Done { text, json: json!({ "database": address, "ran": ran }) })
 }
 
-async fn drop(config: &DatabaseConfig) -> Result<String, StoreError> {
-    let address = config.address();
-    Ok(if admin::drop(config).await? {
+async fn drop(config: &DatabaseConfig) -> Result<Done, StoreError> {
+    let (address, dropped) = (config.address(), admin::drop(config).await?);
+    let text = if dropped {
         format!("Dropped {address}.\n")
     } else {
         format!("{address} does not exist.\n")
-    })
+    };
+    Ok(Done { text, json: json!({ "database": address, "dropped": dropped }) })
 }
 
 #[derive(Serialize)]

@@ -4,19 +4,20 @@ mod view;
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
-use platziverse_broker::dead::{self, DeadEntry, DeadMessage, Selection};
+use platziverse_broker::dead::{self, DeadEntry, DeadMessage, Handled, Selection};
 use platziverse_broker::{BrokerError, Connection, connect};
 use platziverse_protocol::dead::Reason;
+use serde_json::json;
 
 use crate::output;
-use crate::settings::{Context, Server};
+use crate::settings::{Context, InForce, Server};
 use crate::{progress, terminal};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// List dead letters, the oldest first; they stay where they are
     List {
-        /// As JSON
+        /// As JSON: {"entries": […], "truncated": whether there are more than --limit}
         #[arg(long)]
         json: bool,
         /// How many at most
@@ -26,21 +27,25 @@ pub(crate) enum Command {
         #[command(flatten)]
         reason: OfReason,
     },
-    /// Show one dead letter whole: headers and body
+    /// Show one dead letter whole: headers, and what was published
     Show {
         /// Its id, as `dead list` shows it
         id: String,
-        /// As JSON
+        /// As JSON, with the body as it is and "records" as they were published
         #[arg(long)]
         json: bool,
     },
     /// Send dead letters back to where they came from; what is refused again comes back
     ///
     /// Letters with the reason not_authorized are sent back only when they are named, by id or with
-    /// --reason not_authorized.
+    /// --reason not_authorized. Those with the reason packet_too_large are never sent back: only
+    /// the start of the packet was kept.
     Replay {
         #[command(flatten)]
         which: Which,
+        /// As JSON: {"replayed": n}
+        #[arg(long)]
+        json: bool,
     },
     /// Delete dead letters for good
     Purge {
@@ -49,6 +54,9 @@ pub(crate) enum Command {
         /// Do not ask
         #[arg(long)]
         yes: bool,
+        /// As JSON: {"deleted": n}
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -97,32 +105,31 @@ impl Command {
 }
 
 pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<()> {
-    let session = Session { context };
+    let session = Session { in_force: context.load()? };
     match command {
         Command::List { json, limit, reason } => {
             let limit = usize::try_from(limit)?;
             list(&session, &reason.into(), limit, json).await
         }
         Command::Show { id, json } => show(&session, &id, json).await,
-        Command::Replay { which } => replay(&session, &which.into()).await,
-        Command::Purge { which, yes } => purge(&session, &which.into(), yes).await,
+        Command::Replay { which, json } => replay(&session, &which.into(), json).await,
+        Command::Purge { which, yes, json } => purge(&session, &which.into(), yes, json).await,
     }
 }
 
-/// The way to RabbitMQ, taken once for each command.
-struct Session<'a> {
-    context: &'a Context,
+/// The way to RabbitMQ.
+struct Session {
+    in_force: InForce,
 }
 
-impl Session<'_> {
+impl Session {
     async fn ask<T>(
         &self,
         question: impl AsyncFnOnce(&Connection) -> Result<T, BrokerError>,
     ) -> anyhow::Result<T> {
-        let in_force = self.context.load()?;
-        let unreached = |error: BrokerError| in_force.unreached(Server::RabbitMq, &error);
-        let name = in_force.connection_name();
-        let connection = connect(&in_force.settings().amqp, &name).await.map_err(unreached)?;
+        let unreached = |error: BrokerError| self.in_force.unreached(Server::RabbitMq, &error);
+        let name = self.in_force.connection_name();
+        let connection = connect(&self.in_force.settings().amqp, &name).await.map_err(unreached)?;
         let answer = question(&connection).await;
         connection.close().await;
         Ok(answer?)
@@ -130,7 +137,7 @@ impl Session<'_> {
 }
 
 async fn list(
-    session: &Session<'_>,
+    session: &Session,
     selection: &Selection,
     limit: usize,
     json: bool,
@@ -143,8 +150,9 @@ async fn list(
     // What a command has looked at and put back need not be in the order in which it came.
     entries.sort_by_key(|entry| entry.at);
     if json {
-        output::print_json(&entries)?;
-    } else if entries.is_empty() {
+        return output::print_json(&json!({ "entries": entries, "truncated": more }));
+    }
+    if entries.is_empty() {
         output::print(&format!("{}\n", none(selection)))?;
     } else {
         output::print_table(&view::list(&entries))?;
@@ -156,7 +164,7 @@ async fn list(
     Ok(())
 }
 
-async fn show(session: &Session<'_>, id: &str, json: bool) -> anyhow::Result<()> {
+async fn show(session: &Session, id: &str, json: bool) -> anyhow::Result<()> {
     let found = session.ask(async |connection| dead::show(connection, id).await);
     let found: Option<DeadMessage> = progress::shown("Looking for the dead letter", found).await?;
     match found {
@@ -166,50 +174,90 @@ async fn show(session: &Session<'_>, id: &str, json: bool) -> anyhow::Result<()>
     }
 }
 
-async fn replay(session: &Session<'_>, selection: &Selection) -> anyhow::Result<()> {
+async fn replay(session: &Session, selection: &Selection, json: bool) -> anyhow::Result<()> {
+    if *selection == Selection::Reason(Reason::PacketTooLarge.to_string()) {
+        bail!("dead letters with the reason packet_too_large are not sent back: {CUT}");
+    }
     let replayed = session.ask(async |connection| dead::replay(connection, selection).await);
-    let replayed = progress::shown("Sending dead letters back", replayed).await?;
-    if replayed == 0 && *selection == Selection::All {
-        return output::print(
+    let handled = progress::shown("Sending dead letters back", replayed).await?;
+    if json {
+        output::print_json(&json!({ "replayed": handled.count }))?;
+    } else if handled.count == 0 && *selection == Selection::All {
+        output::print(
             "There are no dead letters to send back, except perhaps those with the reason \
-             not_authorized: they are sent back only by id or with --reason not_authorized.\n",
-        );
+             not_authorized, which are sent back only by id or with --reason not_authorized, and \
+             those with the reason packet_too_large, of which only the start was kept.\n",
+        )?;
+    } else {
+        output::print(&done("Sent back", handled.count, selection))?;
     }
-    output::print(&done("Sent back", replayed, selection)?)
+    all_found(&handled, selection)
 }
 
-async fn purge(session: &Session<'_>, selection: &Selection, yes: bool) -> anyhow::Result<()> {
-    let question = format!("Delete {} for good?", which(selection));
-    if !terminal::confirmed(yes, &question).await? {
-        return Ok(());
-    }
-    let purged = session.ask(async |connection| dead::purge(connection, selection).await);
-    let purged = progress::shown("Deleting dead letters", purged).await?;
-    output::print(&done("Deleted", purged, selection)?)
-}
+/// Why a letter is never sent back.
+const CUT: &str = "only the start of the packet was kept, which nobody has sent as a message";
 
-fn which(selection: &Selection) -> String {
-    match selection {
-        Selection::All => "all dead letters".to_owned(),
-        Selection::Ids(ids) if ids.len() == 1 => "this dead letter".to_owned(),
-        Selection::Ids(ids) => format!("these {} dead letters", ids.len()),
-        Selection::Reason(reason) => format!("all dead letters with the reason {reason:?}"),
-    }
-}
-
-/// In words, what was done to how many; a failure if ids were given that are none's.
-fn done(what: &str, number: u64, selection: &Selection) -> anyhow::Result<String> {
-    let text = match number {
-        0 => none(selection),
-        _ => format!("{what} {}.", output::count(number, "dead letter")),
-    };
-    if let Selection::Ids(ids) = selection {
-        let asked = u64::try_from(ids.len())?;
-        if number < asked {
-            bail!("{text} Of the ids given, {} of {asked} are no dead letter's.", asked - number);
+async fn purge(
+    session: &Session,
+    selection: &Selection,
+    yes: bool,
+    json: bool,
+) -> anyhow::Result<()> {
+    if !yes {
+        let count = session.ask(async |connection| dead::count(connection).await).await?;
+        if count > 0 {
+            let address = session.in_force.settings().amqp.address();
+            terminal::confirm(&question(selection, count, &address)).await?;
         }
     }
-    Ok(format!("{text}\n"))
+    let purged = session.ask(async |connection| dead::purge(connection, selection).await);
+    let handled = progress::shown("Deleting dead letters", purged).await?;
+    if json {
+        output::print_json(&json!({ "deleted": handled.count }))?;
+    } else {
+        output::print(&done("Deleted", handled.count, selection))?;
+    }
+    all_found(&handled, selection)
+}
+
+/// What is asked before anything is deleted, of `count` dead letters at `address`.
+fn question(selection: &Selection, count: u64, address: &str) -> String {
+    let there = format!("{} of RabbitMQ at {address}", output::count(count, "dead letter"));
+    match selection {
+        Selection::All if count == 1 => format!("Delete the {there} for good?"),
+        Selection::All => format!("Delete all {there} for good?"),
+        Selection::Ids(ids) => {
+            let named = output::count(ids.len() as u64, "id");
+            format!("Of the {there}, delete those with the {named} given for good?")
+        }
+        Selection::Reason(reason) => {
+            format!("Of the {there}, delete those with the reason {reason:?} for good?")
+        }
+    }
+}
+
+/// In words, what was done to how many.
+fn done(what: &str, number: u64, selection: &Selection) -> String {
+    match number {
+        0 => format!("{}\n", none(selection)),
+        _ => format!("{what} {}.\n", output::count(number, "dead letter")),
+    }
+}
+
+/// A failure if ids were given that are none's, or name letters that are never sent back.
+fn all_found(handled: &Handled, selection: &Selection) -> anyhow::Result<()> {
+    let Selection::Ids(asked) = selection else { return Ok(()) };
+    let missing: Vec<&str> = asked.difference(&handled.ids).map(String::as_str).collect();
+    let mut complaints = Vec::new();
+    if !missing.is_empty() {
+        let (are, ids) = (if missing.len() == 1 { "is" } else { "are" }, missing.join(", "));
+        complaints.push(format!("of the ids given, {ids} {are} no dead letter's"));
+    }
+    if handled.cut > 0 {
+        let letters = output::count(handled.cut, "dead letter");
+        complaints.push(format!("{letters} with the reason packet_too_large stayed: {CUT}"));
+    }
+    if complaints.is_empty() { Ok(()) } else { bail!("{}", complaints.join("; ")) }
 }
 
 /// In words, that there is none; with the reasons that exist if none of them was asked for.
@@ -238,17 +286,38 @@ mod tests {
 
     #[test]
     fn ids_that_were_not_found_are_a_failure() {
-        let check = |number: u64, selection: &Selection, want: Result<&str, &str>| {
-            let text = done("Sent back", number, selection).map_err(|error| error.to_string());
-            assert_eq!(text.as_deref().map_err(String::as_str), want);
+        let check = |found: &[&str], cut: u64, want: Option<&str>| {
+            let found = found.iter().map(|id| (*id).to_owned()).collect();
+            // Letters may share an id: how many there are says nothing.
+            let handled = Handled { count: 9, ids: found, cut };
+            let error = all_found(&handled, &ids(&["a", "b"])).err().map(|error| error.to_string());
+            assert_eq!(error.as_deref(), want);
         };
-        check(2, &ids(&["a", "b"]), Ok("Sent back 2 dead letters.\n"));
+        check(&["a", "b"], 0, None);
+        check(&["b"], 0, Some("of the ids given, a is no dead letter's"));
+        check(&[], 0, Some("of the ids given, a, b are no dead letter's"));
         check(
+            &["a", "b"],
             1,
-            &ids(&["a", "b"]),
-            Err("Sent back 1 dead letter. Of the ids given, 1 of 2 are no dead letter's."),
+            Some(
+                "1 dead letter with the reason packet_too_large stayed: only the start of the \
+                 packet was kept, which nobody has sent as a message",
+            ),
         );
-        check(0, &Selection::All, Ok("There are no dead letters.\n"));
+        assert!(all_found(&Handled::default(), &Selection::All).is_ok());
+    }
+
+    #[test]
+    fn a_question_says_where_and_how_many() {
+        let check = |selection: &Selection, count: u64, want: &str| {
+            assert_eq!(question(selection, count, "h:1/v"), want);
+        };
+        let all = "Delete all 1,234 dead letters of RabbitMQ at h:1/v for good?";
+        check(&Selection::All, 1_234, all);
+        check(&Selection::All, 1, "Delete the 1 dead letter of RabbitMQ at h:1/v for good?");
+        let two = "Of the 9 dead letters of RabbitMQ at h:1/v, delete those with the 2 ids given for \
+                   good?";
+        check(&ids(&["a", "b"]), 9, two);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 const FILE: &str = ".run/env";
@@ -17,10 +18,14 @@ impl RunEnv {
     /// The nearest one: in `dir` or above it, else above `program`.
     pub(crate) fn find(dir: &Path, program: Option<&Path>) -> Result<Option<Self>, Unreadable> {
         let places = dir.ancestors().chain(program.into_iter().flat_map(Path::ancestors).skip(1));
-        let Some(path) = places.map(|place| place.join(FILE)).find(|path| path.is_file()) else {
-            return Ok(None);
-        };
-        match std::fs::read_to_string(&path) {
+        Self::first(places)
+    }
+
+    /// The first one in these directories.
+    fn first<'a>(mut places: impl Iterator<Item = &'a Path>) -> Result<Option<Self>, Unreadable> {
+        let file = |place: &Path| Some(place.join(FILE)).filter(|path| path.is_file());
+        let Some(path) = places.find_map(file) else { return Ok(None) };
+        match read_own(&path) {
             Ok(text) => Ok(Some(Self::read(path, &text))),
             Err(source) => Err(Unreadable { path, source }),
         }
@@ -42,6 +47,16 @@ impl RunEnv {
 pub(crate) struct Unreadable {
     pub(crate) path: PathBuf,
     pub(crate) source: io::Error,
+}
+
+/// Somebody else's file could lead to a server of theirs.
+fn read_own(path: &Path) -> io::Result<String> {
+    let text = std::fs::read_to_string(path)?;
+    if std::fs::metadata(path)?.uid() == rustix::process::geteuid().as_raw() {
+        Ok(text)
+    } else {
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, "it belongs to another user"))
+    }
 }
 
 /// Lines `NAME='value'` as a shell would read them; what is none is passed over.
@@ -92,17 +107,19 @@ mod tests {
             std::fs::write(dir.join(FILE), format!("AMQP_URL='{url}'\nEMPTY=''\n")).unwrap();
         }
         std::fs::create_dir_all(&deep).unwrap();
-        let check = |dir: &Path, program: Option<&Path>, want: Option<&str>| {
-            let found = RunEnv::find(dir, program).unwrap();
+        // Not above the root: the tests may run in a checkout whose system is up.
+        let check = |places: &[&Path], want: Option<&str>| {
+            let above = |place: &&Path| place.starts_with(&root);
+            let places = places.iter().flat_map(|place| place.ancestors()).filter(above);
+            let found = RunEnv::first(places).unwrap();
             let url = found.as_ref().and_then(|found| found.get("AMQP_URL"));
-            assert_eq!(url, want, "{dir:?} {program:?}");
+            assert_eq!(url, want);
             assert_eq!(found.and_then(|found| found.get("EMPTY").map(str::to_owned)), None);
         };
-        let program = deep.join("platziverse");
-        check(&other, Some(&program), Some("amqp://other"));
-        check(&deep, None, Some("amqp://checkout"));
-        check(&root, Some(&program), Some("amqp://checkout"));
-        check(&root, None, None);
+        check(&[&other, &deep], Some("amqp://other"));
+        check(&[&deep], Some("amqp://checkout"));
+        check(&[&root, &deep], Some("amqp://checkout"));
+        check(&[&root], None);
         std::fs::remove_dir_all(&root).unwrap();
     }
 }

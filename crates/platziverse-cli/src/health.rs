@@ -1,15 +1,18 @@
-//! `platziverse health`: asks a service how it is, for health checks of containers.
+//! `platziverse health`: asks services how they are, for people and for health checks of containers.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::str::FromStr;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args as ClapArgs;
+use platziverse_config::{GATEWAY_OPS, WORKER_OPS};
+use serde_json::Value;
 
 use crate::output;
+use crate::settings::Context;
 
 /// The whole question, from looking up the name to the last byte of the answer.
 const DEADLINE: Duration = Duration::from_secs(3);
@@ -17,11 +20,15 @@ const DEADLINE: Duration = Duration::from_secs(3);
 /// Bytes of an answer that are read.
 const ANSWER_MAX: u64 = 1 << 20;
 
+/// The services, each with where it listens if nothing else is set.
+const SERVICES: [(&str, SocketAddr); 2] = [("gateway", GATEWAY_OPS), ("worker", WORKER_OPS)];
+
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
-    /// What to ask: /readyz of the service's ops.listen
-    #[arg(long, default_value = "http://127.0.0.1:9100/readyz")]
-    url: Url,
+    /// What to ask [default: /readyz at ops.listen; where that is not set, of each service at its
+    /// own default, gateway 127.0.0.1:9101 and worker 127.0.0.1:9102]
+    #[arg(long)]
+    url: Option<Url>,
 }
 
 /// `http://host[:port][/path]`.
@@ -66,17 +73,87 @@ impl FromStr for Url {
     }
 }
 
-pub(crate) fn run(args: Args) -> anyhow::Result<()> {
-    let url = args.url.text.clone();
-    let asking = || format!("asking {url}");
-    let answer = within(DEADLINE, move || ask(&args.url)).with_context(asking)?;
-    let (status, body) = read(&answer).with_context(asking)?;
+impl Url {
+    /// `/readyz` of who listens at `address`.
+    fn readiness(address: SocketAddr) -> Self {
+        let host = match address.ip() {
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        let (authority, path) = (SocketAddr::new(host, address.port()).to_string(), "/readyz");
+        Self {
+            text: format!("http://{authority}{path}"),
+            authority,
+            host: host.to_string(),
+            port: address.port(),
+            path: path.to_owned(),
+        }
+    }
+}
+
+pub(crate) fn run(args: Args, context: &Context) -> anyhow::Result<()> {
+    if let Some(url) = args.url {
+        return one(url);
+    }
+    match context.load()?.settings().ops.listen {
+        Some(address) => one(Url::readiness(address)),
+        None => every_service(),
+    }
+}
+
+/// Prints what one service answers, whole.
+fn one(url: Url) -> anyhow::Result<()> {
+    let text = url.text.clone();
+    let (status, body) = answer(url)?;
     let end = if body.is_empty() || body.ends_with('\n') { "" } else { "\n" };
     output::print(&format!("{}{end}", output::lines(&body)))?;
-    if !(200..300).contains(&status) {
-        bail!("{url} answers {status}");
+    if !is_success(status) {
+        bail!("{text} answers {status}");
     }
     Ok(())
+}
+
+/// Prints a line for each service that may run here.
+fn every_service() -> anyhow::Result<()> {
+    let mut not_ready = Vec::new();
+    for (name, address) in SERVICES {
+        let state = match answer(Url::readiness(address)) {
+            Ok((status, _)) if is_success(status) => "ready".to_owned(),
+            Ok((_, body)) => format!("not ready: {}", reasons(&body)),
+            Err(error) => error.root_cause().to_string(),
+        };
+        if state != "ready" {
+            not_ready.push(name);
+        }
+        output::print(&format!("{name} at {address}: {}\n", output::one_line(&state)))?;
+    }
+    if not_ready.is_empty() { Ok(()) } else { bail!("not ready: {}", not_ready.join(", ")) }
+}
+
+/// What is not ready, of the JSON of `/readyz`; an answer of anything else as it is.
+fn reasons(body: &str) -> String {
+    let answer: Value = serde_json::from_str(body).unwrap_or_default();
+    let dependencies = answer["dependencies"].as_object().into_iter().flatten();
+    let reason = |(name, state): (&String, &Value)| {
+        state.as_str().filter(|state| *state != "ready").map(|state| format!("{name}: {state}"))
+    };
+    let mut reasons: Vec<_> = dependencies.filter_map(reason).collect();
+    if answer["draining"] == true {
+        reasons.push("it is about to end".to_owned());
+    }
+    if reasons.is_empty() { body.trim().to_owned() } else { reasons.join("; ") }
+}
+
+fn answer(url: Url) -> anyhow::Result<(u16, String)> {
+    let text = url.text.clone();
+    let asking = || format!("asking {text}");
+    let answer = within(DEADLINE, move || ask(&url)).with_context(asking)?;
+    read(&answer).with_context(asking)
+}
+
+const fn is_success(status: u16) -> bool {
+    matches!(status, 200..300)
 }
 
 /// A thread can be left behind, whatever it hangs in; looking up a name has no deadline.
@@ -151,6 +228,28 @@ mod tests {
         check("http://u@h/", Err("http://host"));
         check("http://h/a b", Err("space"));
         check("http://h/\r\nX: y", Err("space"));
+    }
+
+    #[test]
+    fn a_listener_of_every_address_is_asked_on_loopback() {
+        let check = |address: &str, want: &str| {
+            let url = Url::readiness(address.parse().unwrap());
+            assert_eq!(url.text.parse::<Url>().as_ref(), Ok(&url), "{address}");
+            assert_eq!(url.text, want);
+        };
+        check("0.0.0.0:9100", "http://127.0.0.1:9100/readyz");
+        check("[::]:9100", "http://[::1]:9100/readyz");
+        check("192.0.2.1:1", "http://192.0.2.1:1/readyz");
+    }
+
+    #[test]
+    fn only_what_is_not_ready_is_told() {
+        let check = |body: &str, want: &str| assert_eq!(reasons(body), want);
+        check(
+            r#"{"ready":false,"draining":true,"dependencies":{"a":"ready","b":"away","c":"slow"}}"#,
+            "b: away; c: slow; it is about to end",
+        );
+        check("no\n", "no");
     }
 
     #[test]

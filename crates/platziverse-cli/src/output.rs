@@ -139,9 +139,17 @@ pub(crate) fn bytes(count: u64) -> String {
     if count < 1024 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
-/// `1 message`, `2 messages`.
+/// `1 message`, `2 messages`, `1,234 messages`.
 pub(crate) fn count(number: u64, noun: &str) -> String {
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+    let digits = number.to_string();
+    let mut grouped = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    format!("{grouped} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 /// Prints a table, no wider than the terminal.
@@ -216,6 +224,16 @@ mod tests {
         check(1_572_864, "1.5 MiB");
         check(5 << 40, "5.0 TiB");
         check(5 << 50, "5120.0 TiB");
+    }
+
+    #[test]
+    fn counts() {
+        let check = |number: u64, want: &str| assert_eq!(count(number, "id"), want);
+        check(0, "0 ids");
+        check(1, "1 id");
+        check(999, "999 ids");
+        check(1_234, "1,234 ids");
+        check(1_234_567, "1,234,567 ids");
     }
 
     #[test]

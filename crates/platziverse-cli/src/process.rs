@@ -31,7 +31,8 @@ pub(crate) fn main() -> ExitCode {
             return if error.use_stderr() { USAGE.into() } else { ExitCode::SUCCESS };
         }
     };
-    match Builder::new_multi_thread().enable_all().build() {
+    // Two threads, whatever the machine has: while a command blocks one, the other hears signals.
+    match Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => run(runtime, args),
         Err(error) => fail(&format!("starting the runtime: {error}")),
     }
@@ -75,7 +76,7 @@ async fn dispatch(command: Command, context: Context) -> anyhow::Result<()> {
         Command::Db(command) => db::run(command, &context).await,
         Command::Dead(command) => dead::run(command, &context).await,
         Command::Topology(args) => topology::run(&args, &context),
-        Command::Health(args) => health::run(args),
+        Command::Health(args) => health::run(args, &context),
         Command::User(command) => user::run(command).await,
     }
 }

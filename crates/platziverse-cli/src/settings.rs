@@ -51,6 +51,11 @@ impl Server {
         }
     }
 
+    /// The setting that has its whole address.
+    fn url(self) -> String {
+        format!("{}.url", self.section())
+    }
+
     /// The variable that sets its address.
     const fn variable(self) -> &'static str {
         match self {
@@ -80,8 +85,6 @@ impl fmt::Display for Server {
 #[derive(Clone, Debug)]
 pub(crate) struct InForce {
     loaded: Loaded,
-    /// The file of addresses, and the servers that are found by it.
-    found: Option<(RunEnv, Vec<Server>)>,
 }
 
 impl Context {
@@ -113,16 +116,18 @@ impl InForce {
         let loaded = Settings::load(&layers)?;
         let mut servers = Server::ALL.to_vec();
         servers.retain(|server| server.said(&loaded).is_none());
-        let found = if servers.is_empty() { None } else { nearest() };
-        let Some(file) = found else {
-            return Ok(Self { loaded, found: None });
+        let file = if servers.is_empty() { None } else { nearest() };
+        let Some(file) = file else {
+            return Ok(Self { loaded });
         };
-        servers.retain(|server| file.get(server.address()).is_some());
-        for server in &servers {
-            let url = file.get(server.address()).unwrap_or_default();
-            layers.env.push((server.variable().to_owned(), url.to_owned()));
+        for server in servers {
+            if let Some(url) = file.get(server.address()) {
+                let key = server.address().to_owned();
+                let origin = Origin::File { path: file.path.clone(), key };
+                layers.found.push((server.url(), url.to_owned(), origin));
+            }
         }
-        Ok(Self { loaded: Settings::load(&layers)?, found: Some((file, servers)) })
+        Ok(Self { loaded: Settings::load(&layers)? })
     }
 
     pub(crate) fn settings(&self) -> &Settings {
@@ -134,34 +139,20 @@ impl InForce {
         Service::new("cli", self.settings().clone()).connection_name()
     }
 
-    /// Every setting, with where it really came from.
+    /// Every setting, with where it came from.
     pub(crate) fn rows(&self) -> Vec<Row> {
-        let mut rows = self.loaded.show();
-        for row in &mut rows {
-            if let Some((file, server)) = self.found_for(&row.origin) {
-                row.origin = found_origin(file, server);
-            }
-        }
-        rows
+        self.loaded.show()
     }
 
-    /// The file of addresses, if an origin is only how it was handed to the settings.
-    fn found_for(&self, origin: &Origin) -> Option<(&RunEnv, Server)> {
-        let (file, servers) = self.found.as_ref()?;
-        let stands_for = |server: &Server| match origin {
-            Origin::Env { variable } => variable == server.variable(),
-            Origin::Default | Origin::File { .. } | Origin::SecretFile { .. } => false,
-        };
-        Some((file, servers.iter().copied().find(stands_for)?))
+    /// In words, that a file is not read although it is there, if so.
+    pub(crate) fn passed_over(&self) -> Option<String> {
+        let (read, not) = (self.loaded.file.as_ref()?, self.loaded.passed_over.as_ref()?);
+        Some(format!("{} is read, and {} is not.", read.display(), not.display()))
     }
 
     /// Where a server's address came from; `None` if it is built in.
     fn source(&self, server: Server) -> Option<String> {
-        let (key, origin) = server.said(&self.loaded)?;
-        let origin = self
-            .found_for(&origin)
-            .map_or(origin.clone(), |(file, server)| found_origin(file, server));
-        Some(origin.describe(&key))
+        server.said(&self.loaded).map(|(key, origin)| origin.describe(&key))
     }
 
     fn sources(&self) -> String {
@@ -183,10 +174,6 @@ impl InForce {
     }
 }
 
-fn found_origin(file: &RunEnv, server: Server) -> Origin {
-    Origin::File { path: file.path.clone(), key: server.address().to_owned() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,17 +181,22 @@ mod tests {
     const FILE: &str =
         "AMQP_URL='amqp://u:hunter2@run:1/v'\nDATABASE_URL='postgres://u:hunter2@run:2/d'\n";
 
-    fn load(env: &[(&str, &str)], file: &'static str) -> InForce {
+    fn load(env: &[(&str, &str)], file: &'static str) -> Result<InForce, String> {
         let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let dir = PathBuf::from("/nonexistent");
-        let layers = Layers { file: None, env: env.collect(), dir };
-        InForce::load(layers, || Some(RunEnv::read(PathBuf::from("/x/.run/env"), file))).unwrap()
+        let layers = Layers { env: env.collect(), dir, ..Layers::default() };
+        let run_env = RunEnv::read(PathBuf::from("/x/.run/env"), file);
+        InForce::load(layers, || Some(run_env)).map_err(|errors| errors.to_string())
+    }
+
+    fn loaded(env: &[(&str, &str)], file: &'static str) -> InForce {
+        load(env, file).unwrap()
     }
 
     #[test]
     fn addresses_that_nothing_says_are_found() {
         let check = |env: &[(&str, &str)], amqp: &str, database: &str, sources: &str| {
-            let in_force = load(env, FILE);
+            let in_force = loaded(env, FILE);
             assert_eq!(in_force.settings().amqp.address(), amqp, "{env:?}");
             assert_eq!(in_force.settings().database.address(), database, "{env:?}");
             assert_eq!(in_force.sources(), sources, "{env:?}");
@@ -220,18 +212,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_wrong_in_the_file_of_addresses_is_told_of_it() {
+        let error = load(&[], "AMQP_URL='http://u:hunter2@h'").unwrap_err();
+        assert!(error.contains("/x/.run/env (AMQP_URL): amqp.url: found [redacted]"), "{error}");
+        assert!(!error.contains("PLATZIVERSE") && !error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
     fn without_a_file_the_error_says_what_to_do() {
         let error = std::io::Error::other("refused");
-        let text = load(&[], "").unreached(Server::RabbitMq, &error).to_string();
+        let text = loaded(&[], "").unreached(Server::RabbitMq, &error).to_string();
         assert!(text.starts_with("refused\nNothing says where RabbitMQ is"), "{text}");
         assert!(text.contains("PLATZIVERSE_AMQP__URL"), "{text}");
-        let text = load(&[], FILE).unreached(Server::RabbitMq, &error).to_string();
+        let text = loaded(&[], FILE).unreached(Server::RabbitMq, &error).to_string();
         assert_eq!(text, "refused");
     }
 
     #[test]
     fn rows_name_the_file_and_no_secret() {
-        let rows = load(&[], FILE).rows();
+        let rows = loaded(&[], FILE).rows();
         let origin =
             |key: &str| rows.iter().find(|row| row.key == key).map(|row| row.origin.describe(key));
         assert_eq!(origin("amqp.host").as_deref(), Some("/x/.run/env (AMQP_URL)"));

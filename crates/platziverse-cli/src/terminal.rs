@@ -17,24 +17,22 @@ pub(crate) fn width() -> Option<usize> {
     size.map(|size| usize::from(size.ws_col)).filter(|width| *width > 0)
 }
 
-/// Whether the person at the terminal agrees to what cannot be undone; without a terminal, only
-/// `yes` does.
-pub(crate) async fn confirmed(yes: bool, question: &str) -> anyhow::Result<bool> {
-    if yes {
-        return Ok(true);
-    }
+/// Asks the person at the terminal to agree to what cannot be undone. A failure if the answer is
+/// no, or if there is no terminal.
+pub(crate) async fn confirm(question: &str) -> anyhow::Result<()> {
     if !io::stdin().is_terminal() {
         bail!("nobody can be asked, as this is no terminal (give --yes to agree): {question}");
     }
     prompt(&format!("{question} [y/N] "));
     let answer = tokio::task::spawn_blocking(read_line).await??;
-    let agreed = matches!(answer.trim(), "y" | "Y" | "yes");
-    if !agreed {
-        // An answer that the end of input gave has no line break of its own.
-        let start = if answer.ends_with('\n') { "" } else { "\n" };
-        output::complain(&format!("{start}Nothing was changed."));
+    if matches!(answer.trim(), "y" | "Y" | "yes") {
+        return Ok(());
     }
-    Ok(agreed)
+    // An answer that the end of input gave has no line break of its own.
+    if !answer.ends_with('\n') {
+        output::complain("");
+    }
+    bail!("Nothing was changed.")
 }
 
 /// A password: typed twice without echo, or all of what stdin has, without its last line break.

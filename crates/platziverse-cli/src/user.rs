@@ -11,6 +11,8 @@ use crate::{output, terminal};
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Hash a password for gateway.users; it is asked for, or read from standard input
+    ///
+    /// In a shell, the hash belongs in single quotes: in double quotes, its `$` would expand.
     Hash {
         /// Print the user's whole entry for the configuration file instead of the hash alone
         #[arg(long, value_name = "NAME")]
@@ -64,7 +66,7 @@ mod tests {
         let file = dir.join(format!("platziverse-user-{}.toml", std::process::id()));
         let hash = hash(b"secret").unwrap();
         std::fs::write(&file, entry("a \"b\" ñ\t", &hash)).unwrap();
-        let layers = Layers { file: Some(file.clone()), env: Vec::new(), dir };
+        let layers = Layers { file: Some(file.clone()), dir, ..Layers::default() };
         let loaded = Settings::load(&layers).unwrap();
         std::fs::remove_file(file).unwrap();
         let user = &loaded.settings.gateway.users[0];

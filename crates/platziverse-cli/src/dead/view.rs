@@ -3,6 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use platziverse_broker::dead::{DeadEntry, DeadMessage};
+use platziverse_protocol::record::{self, Record};
 use serde_json::{Value, json};
 
 use crate::output::{self, Table, UNKNOWN};
@@ -28,7 +29,8 @@ pub(super) fn list(entries: &[DeadEntry]) -> Table {
 /// Headers that the entry already tells.
 const TOLD: [&str; 6] = ["error", "origin", "origin-key", "reason", "records", "stage"];
 
-/// Everything there is of one: what is known of it, other headers, an empty line, its body.
+/// Everything there is of one: what is known of it, other headers, and each record as it was
+/// published. What is no record is shown as it is.
 pub(super) fn text(message: &DeadMessage) -> String {
     let DeadMessage { entry, headers, body } = message;
     let mut pairs = vec![
@@ -44,21 +46,64 @@ pub(super) fn text(message: &DeadMessage) -> String {
     ];
     let others = headers.iter().filter(|(name, _)| !TOLD.contains(&name.as_str()));
     pairs.extend(others.map(|(name, value)| (name.as_str(), value.clone())));
-    let shown = output::lines(&String::from_utf8_lossy(body));
-    let end = if shown.ends_with('\n') { "" } else { "\n" };
-    format!("{}\n{shown}{end}", output::pairs(&pairs))
+    record::lines(body).fold(output::pairs(&pairs), |shown, line| {
+        format!("{shown}\n{}", Record::decode_line(line).map_or_else(|_| raw(line), |r| whole(&r)))
+    })
 }
 
-/// The same for programs; a body that is not UTF-8 is `body_base64`.
+fn raw(line: &[u8]) -> String {
+    ended(output::lines(&String::from_utf8_lossy(line)))
+}
+
+fn whole(record: &Record<'_>) -> String {
+    let head = output::pairs(&[
+        ("topic", record.topic.to_string()),
+        ("client", record.client.to_string()),
+        ("session", record.session.to_string()),
+        ("received", record.received.to_string()),
+    ]);
+    let payload = output::lines(&String::from_utf8_lossy(record.payload.bytes()));
+    format!("{head}{}", ended(payload))
+}
+
+fn ended(mut text: String) -> String {
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text
+}
+
+/// The same for programs; a body that is not UTF-8 is `body_base64`. A line that is no record is
+/// null among the records.
 pub(super) fn json(message: &DeadMessage) -> anyhow::Result<Value> {
     let DeadMessage { entry, headers, body } = message;
     let mut value = serde_json::to_value(entry)?;
     value["headers"] = json!(headers);
-    match std::str::from_utf8(body) {
-        Ok(text) => value["body"] = text.into(),
-        Err(_) => value["body_base64"] = STANDARD.encode(body).into(),
-    }
+    put(&mut value, "body", body);
+    let record =
+        |line| Record::decode_line(line).map_or(Value::Null, |record| record_json(&record));
+    value["records"] = record::lines(body).map(record).collect();
     Ok(value)
+}
+
+fn record_json(record: &Record<'_>) -> Value {
+    let mut value = json!({
+        "id": record.id,
+        "topic": record.topic,
+        "client": record.client,
+        "session": record.session,
+        "received": record.received,
+    });
+    put(&mut value, "payload", record.payload.bytes());
+    value
+}
+
+/// Sets `name` to text, or `name_base64` to what is none.
+fn put(value: &mut Value, name: &str, bytes: &[u8]) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => value[name] = text.into(),
+        Err(_) => value[format!("{name}_base64")] = STANDARD.encode(bytes).into(),
+    }
 }
 
 fn known(value: Option<String>) -> String {
@@ -78,6 +123,11 @@ fn origin(entry: &DeadEntry) -> String {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+
+    use platziverse_protocol::presence::SessionId;
+    use platziverse_protocol::record::Payload;
+    use platziverse_protocol::time::Timestamp;
+    use uuid::Uuid;
 
     use super::*;
 
@@ -117,6 +167,51 @@ x-a      b\\r
 {\\u{1b}
 ";
         assert_eq!(text(&message(b"{\x1b")), want);
+    }
+
+    fn record(payload: &[u8]) -> Vec<u8> {
+        let mut line = Vec::new();
+        let record = Record {
+            id: Uuid::from_u128(1),
+            topic: "agent/message".into(),
+            client: "c\x1b1".into(),
+            session: SessionId::from_uuid(Uuid::from_u128(2)),
+            received: Timestamp::EPOCH,
+            qos: 1,
+            properties: None,
+            payload: Payload::of(payload),
+        };
+        record.encode_line(&mut line);
+        line
+    }
+
+    #[test]
+    fn a_record_is_shown_as_it_was_published() {
+        let body = [record(b"one\x07\xff\nmore"), record(b"[]"), b"odd\n".to_vec()].concat();
+        let shown = text(&message(&body));
+        let (_, records) = shown.split_once("\n\n").unwrap();
+        let want = "\
+topic     agent/message
+client    c\\u{1b}1
+session   00000000-0000-0000-0000-000000000002
+received  1970-01-01T00:00:00.000Z
+one\\u{7}\u{fffd}
+more
+
+topic     agent/message
+client    c\\u{1b}1
+session   00000000-0000-0000-0000-000000000002
+received  1970-01-01T00:00:00.000Z
+[]
+
+odd
+";
+        assert_eq!(records, want);
+        let shown = json(&message(&body)).unwrap();
+        assert_eq!(shown["records"][0]["payload_base64"], STANDARD.encode(b"one\x07\xff\nmore"));
+        assert_eq!(shown["records"][1]["payload"], "[]");
+        assert_eq!(shown["records"][1]["topic"], "agent/message");
+        assert_eq!(shown["records"][2], Value::Null);
     }
 
     #[test]
