@@ -10,7 +10,7 @@ use platziverse_config::AmqpConfig;
 use tokio::time::timeout;
 
 use crate::topology::{Topology, declare};
-use crate::{BrokerError, Context, version};
+use crate::{BrokerError, Context, attempt, version};
 
 /// How long RabbitMQ may take for one operation of setting up: a quorum queue elects a leader.
 pub(crate) const SETUP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -96,7 +96,7 @@ async fn open(config: &AmqpConfig, name: &str) -> Result<lapin::Connection, Brok
         .with_client_property("product".into(), "Platziverse".into())
         .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
     let uri = config.uri();
-    let connecting = lapin::Connection::connect(uri.expose(), properties);
+    let connecting = attempt::connect(uri.expose(), properties, config.connect_timeout);
     match timeout(config.connect_timeout, connecting).await {
         Ok(connected) => connected.map_err(|source| BrokerError::connecting(config, source)),
         Err(_) => Err(BrokerError::ConnectTimeout {
@@ -107,11 +107,16 @@ async fn open(config: &AmqpConfig, name: &str) -> Result<lapin::Connection, Brok
 }
 
 async fn open_channel(connection: &lapin::Connection) -> Result<Channel, BrokerError> {
-    let opening = async {
-        let opened = connection.create_channel().await;
-        opened.map_err(|source| BrokerError::operation("opening a channel", source))
-    };
-    within("opening a channel", opening).await
+    asked("opening a channel", connection.create_channel()).await
+}
+
+/// Asks RabbitMQ for something, and gives it [`SETUP_TIMEOUT`] to answer.
+pub(crate) async fn asked<T>(
+    doing: &str,
+    operation: impl Future<Output = Result<T, lapin::Error>>,
+) -> Result<T, BrokerError> {
+    within(doing, async { operation.await.map_err(|source| BrokerError::operation(doing, source)) })
+        .await
 }
 
 /// Gives RabbitMQ [`SETUP_TIMEOUT`] for an operation.
@@ -128,4 +133,18 @@ async fn close(connection: &lapin::Connection) {
     let closing = connection.close(REPLY_SUCCESS, "closed in order".into());
     // A connection that is gone, or does not answer, is closed enough.
     let _ = timeout(CLOSE_TIMEOUT, closing).await;
+}
+
+/// Why a connection cannot be used any more, if that is what an event says.
+pub(crate) fn lost(event: Option<Event>) -> Option<String> {
+    match event {
+        Some(Event::Error(error)) => Some(lost_by(&error)),
+        Some(_) => None,
+        None => Some("the connection was lost".to_owned()),
+    }
+}
+
+/// The same, of an error.
+pub(crate) fn lost_by(error: &lapin::Error) -> String {
+    format!("the connection was lost: {error}")
 }

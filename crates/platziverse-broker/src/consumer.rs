@@ -3,13 +3,13 @@
 use std::convert::Infallible;
 
 use futures_util::StreamExt;
+use lapin::Channel;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
-use lapin::{Channel, Event};
 use platziverse_service::{Drain, chain};
 use tokio::sync::mpsc;
 
-use crate::connection::{Link, within};
+use crate::connection::{Link, asked, lost, lost_by};
 use crate::context::RoleLatch;
 use crate::message::Delivery;
 use crate::metrics::ConsumerMetrics;
@@ -29,6 +29,11 @@ pub struct ConsumerOptions {
 }
 
 /// A consumer on a connection of its own, which it renews by itself.
+///
+/// Each time a connection is lost counts as a delivery of all that was held on it. RabbitMQ itself
+/// closes the channel of a consumer that holds a message for longer than its `consumer_timeout`
+/// (30 minutes by default): a message that can be settled neither way for
+/// `ingest.delivery_limit` times that long, some two days, becomes a dead letter.
 #[derive(Debug)]
 pub struct Consumer;
 
@@ -134,7 +139,7 @@ impl Task {
         drop((self.alive, self.outgoing));
         let settled = async {
             // If it cannot be cancelled, the connection is gone, and with it the consumer.
-            let _ = within("cancelling a consumer", async { Ok(cancel.await) }).await;
+            let _ = asked("cancelling a consumer", cancel).await;
             ended.recv().await;
         };
         tokio::select! {
@@ -148,6 +153,10 @@ impl Task {
         loop {
             let permit = tokio::select! {
                 () = drain.requested() => return End::Asked,
+                event = source.link.events.next() => match lost(event) {
+                    Some(why) => return End::Lost(why),
+                    None => continue,
+                },
                 permit = self.outgoing.reserve() => match permit {
                     Ok(permit) => permit,
                     Err(_) => return End::Asked,
@@ -156,18 +165,13 @@ impl Task {
             let delivery = tokio::select! {
                 () = drain.requested() => return End::Asked,
                 () = self.outgoing.closed() => return End::Asked,
-                event = source.link.events.next() => match event {
-                    Some(Event::Error(error)) => {
-                        return End::Lost(format!("the connection was lost: {error}"));
-                    }
-                    Some(_) => continue,
-                    None => return End::Lost("the connection was lost".to_owned()),
+                event = source.link.events.next() => match lost(event) {
+                    Some(why) => return End::Lost(why),
+                    None => continue,
                 },
                 item = source.stream.next() => match item {
                     Some(Ok(delivery)) => delivery,
-                    Some(Err(error)) => {
-                        return End::Lost(format!("the connection was lost: {error}"));
-                    }
+                    Some(Err(error)) => return End::Lost(lost_by(&error)),
                     None => return End::Lost(format!(
                         "RabbitMQ cancelled the consumer: the queue {} was deleted or moved",
                         self.options.queue
@@ -175,7 +179,6 @@ impl Task {
                 },
             };
             self.metrics.deliveries.inc();
-            self.retry.reset();
             permit.send(Delivery::new(delivery, self.alive.clone()));
         }
     }
@@ -197,6 +200,7 @@ impl Task {
             };
             match opened {
                 Ok(source) => {
+                    self.retry.connected();
                     self.latch.ready();
                     return Some(source);
                 }
@@ -219,8 +223,5 @@ async fn consume(
         let consuming = BasicConsumeOptions::default();
         channel.basic_consume(queue, tag, consuming, FieldTable::default()).await
     };
-    within(&doing, async {
-        consuming.await.map_err(|source| BrokerError::operation(&*doing, source))
-    })
-    .await
+    asked(&doing, consuming).await
 }

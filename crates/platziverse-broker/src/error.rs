@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use lapin::ErrorKind;
+use lapin::protocol::AMQPErrorKind;
 use platziverse_config::AmqpConfig;
 
 /// AMQP 0-9-1 reply codes.
@@ -84,6 +85,16 @@ pub enum BrokerError {
         /// Its name.
         queue: &'static str,
     },
+    /// An operation on several dead letters that broke off.
+    #[error("after {done} dead letters were {how}")]
+    Partly {
+        /// How many it was done with.
+        done: u64,
+        /// What was done with them.
+        how: &'static str,
+        /// What went wrong then.
+        source: Box<BrokerError>,
+    },
     /// RabbitMQ would not take a message back.
     #[error("{doing}: RabbitMQ {answer}")]
     Refused {
@@ -129,6 +140,11 @@ impl BrokerError {
         Self::Prepare { address: config.address(), source: Box::new(self) }
     }
 
+    /// The same, of an operation that was done with some dead letters before.
+    pub(crate) fn after(self, done: u64, how: &'static str) -> Self {
+        if done == 0 { self } else { Self::Partly { done, how, source: Box::new(self) } }
+    }
+
     /// The same, of an operation on the queue: in plain words if there is no such queue.
     pub(crate) fn of_queue(self, queue: &'static str) -> Self {
         match &self {
@@ -145,7 +161,7 @@ impl BrokerError {
             Self::Declare { source, .. } | Self::Operation { source, .. } => {
                 code(source) == Some(RESOURCE_LOCKED)
             }
-            Self::Prepare { source, .. } => source.is_locked(),
+            Self::Prepare { source, .. } | Self::Partly { source, .. } => source.is_locked(),
             Self::Connect { .. }
             | Self::ConnectTimeout { .. }
             | Self::TooOld { .. }
@@ -168,6 +184,15 @@ fn declaring(what: &str, name: &str, source: &lapin::Error) -> String {
              configure, write and read"
         ),
         _ => format!("declaring the {what} {name}"),
+    }
+}
+
+/// Whether an error is about one operation, so that RabbitMQ closes the channel only (AMQP 0-9-1,
+/// 1.2).
+pub(crate) fn is_soft(error: &lapin::Error) -> bool {
+    match error.kind() {
+        ErrorKind::ProtocolError(error) => matches!(error.kind(), AMQPErrorKind::Soft(_)),
+        _ => false,
     }
 }
 

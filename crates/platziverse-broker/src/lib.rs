@@ -4,6 +4,7 @@
 //! Nothing here trusts a connection: each is made again by a loop of its own, declares the topology
 //! before it is used, and what was not confirmed on the last one is sent again with the same ids.
 
+mod attempt;
 mod connection;
 mod consumer;
 mod context;

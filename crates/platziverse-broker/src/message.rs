@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::ops::Deref;
 use std::time::Duration;
 
-use lapin::options::{BasicAckOptions, BasicNackOptions};
+use lapin::options::BasicAckOptions;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Acker, BasicProperties};
 use platziverse_protocol::time::Timestamp;
@@ -63,11 +63,6 @@ impl Message {
     /// How many records the publisher says are in it.
     pub fn records(&self) -> Option<u64> {
         self.value("records").and_then(whole)
-    }
-
-    /// How often it was delivered before and came back; 0 where RabbitMQ does not count.
-    pub fn delivery_count(&self) -> u64 {
-        self.value("x-delivery-count").and_then(whole).unwrap_or(0)
     }
 
     /// A header as text.
@@ -131,11 +126,6 @@ impl Delivery {
         Self { message, acker, _alive: alive }
     }
 
-    /// The message without the means to settle it.
-    pub fn message(&self) -> &Message {
-        &self.message
-    }
-
     /// Whether the connection that brought it is gone, so that it will be delivered again.
     pub fn is_stale(&self) -> bool {
         self.acker.poisoned()
@@ -149,16 +139,6 @@ impl Delivery {
     /// RabbitMQ may forget it and everything that this connection brought before it.
     pub async fn ack_multiple(&self) -> bool {
         handed(self.acker.ack(BasicAckOptions { multiple: true })).await
-    }
-
-    /// RabbitMQ shall deliver it again, to whomever.
-    pub async fn requeue(&self) -> bool {
-        handed(self.acker.nack(BasicNackOptions { multiple: false, requeue: true })).await
-    }
-
-    /// RabbitMQ shall make it a dead letter.
-    pub async fn reject(&self) -> bool {
-        handed(self.acker.nack(BasicNackOptions { multiple: false, requeue: false })).await
     }
 }
 

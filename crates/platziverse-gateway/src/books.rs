@@ -15,9 +15,10 @@ use prometheus_client::metrics::gauge::Gauge;
 pub enum PublishFate {
     /// RabbitMQ has it.
     Confirmed,
-    /// It was refused, and kept as a dead letter.
+    /// It was refused and kept as a dead letter; or, with QoS 1 or 2, not taken and not answered,
+    /// because its connection or the process ended first.
     Refused,
-    /// It was let go unanswered: QoS 0, or at a forced end before its confirm.
+    /// It was let go: only with QoS 0, when its connection or the process ended first.
     Dropped,
 }
 
@@ -26,8 +27,8 @@ impl Fate for PublishFate {
     const ENTRY: (&'static str, &'static str) = ("received", "Publishes received from clients");
     const FATES: &'static [(&'static str, &'static str)] = &[
         ("confirmed", "Publishes that RabbitMQ confirmed"),
-        ("refused", "Publishes refused, and kept as dead letters"),
-        ("dropped", "Publishes let go without an acknowledgement"),
+        ("refused", "Publishes kept as dead letters, or of QoS 1 or 2 and never answered"),
+        ("dropped", "Publishes of QoS 0 let go because their connection ended"),
     ];
 
     fn index(self) -> usize {

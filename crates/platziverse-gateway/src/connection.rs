@@ -20,7 +20,7 @@ use tokio::time::Sleep;
 
 use crate::codec::Codec;
 use crate::frame::Fault;
-use crate::hub::Hub;
+use crate::hub::{Hub, Way};
 use crate::mailbox::{self, Event, Inbox, Mailbox, Received};
 use crate::packet::{Reason, Told};
 use crate::registry::ConnectionId;
@@ -38,16 +38,7 @@ const LAST_WORD: Duration = Duration::from_secs(2);
 /// A far deadline, for when there is none.
 const IDLE: Duration = Duration::from_secs(3600);
 
-type Sending = Pin<Box<dyn Future<Output = Result<(), Unsent<Settlement>>> + Send>>;
-
-/// Which of the two publishers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    /// What is stored, or goes to subscribers.
-    Traffic,
-    /// Dead letters.
-    Graveyard,
-}
+type Sending = Pin<Box<dyn Future<Output = Result<Way, Unsent<Settlement>>> + Send>>;
 
 struct Connection {
     hub: Arc<Hub>,
@@ -293,7 +284,7 @@ impl Connection {
 }
 
 /// Resolves when the publish under way has found room; never, if there is none.
-async fn send(sending: &mut Option<Sending>) -> Result<(), Unsent<Settlement>> {
+async fn send(sending: &mut Option<Sending>) -> Result<Way, Unsent<Settlement>> {
     match sending {
         Some(future) => future.await,
         None => std::future::pending().await,

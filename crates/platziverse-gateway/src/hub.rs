@@ -2,10 +2,11 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
 use platziverse_broker::{Lane, LiveHandle, Outgoing, Publisher, TelemetryLanes};
-use platziverse_protocol::presence::{SessionClock, SessionId};
+use platziverse_protocol::presence::{Moment, SessionClock, SessionId};
 use platziverse_protocol::record::{Payload, Record};
 use platziverse_protocol::topic::routing_key;
 use platziverse_service::{Drain, clock};
@@ -25,6 +26,17 @@ use crate::settlement::Settlement;
 /// neither publish nor hear it.
 pub(crate) const TAKEOVER: &str = "$platziverse/takeover";
 
+/// Which publisher a client's line goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// It is stored.
+    Storage,
+    /// It goes to subscribers, and to the queues of configured routes.
+    Listeners,
+    /// It is a dead letter.
+    Graveyard,
+}
+
 /// The shared state. No lock in it is held across an await.
 #[derive(Debug)]
 pub(crate) struct Hub {
@@ -33,9 +45,12 @@ pub(crate) struct Hub {
     pub(crate) auth: Authenticator,
     pub(crate) metrics: Arc<GatewayMetrics>,
     pub(crate) drain: Drain,
-    /// For what is stored and what goes to subscribers.
-    pub(crate) publisher: Publisher<Settlement>,
-    /// For dead letters: they must not hold up what is stored.
+    /// For what is stored.
+    pub(crate) storage: Publisher<Settlement>,
+    /// For what goes to subscribers and to the queues of routes: one of those that is full must not
+    /// hold up what is stored.
+    pub(crate) listeners: Publisher<Settlement>,
+    /// For dead letters: nor must they.
     pub(crate) graveyard: Publisher<Settlement>,
     /// For what gateways tell each other: neither must hold it up.
     pub(crate) signals: Publisher<Settlement>,
@@ -44,6 +59,8 @@ pub(crate) struct Hub {
     pub(crate) audience: Audience,
     pub(crate) registry: Mutex<Registry>,
     pub(crate) clock: Mutex<SessionClock>,
+    /// Since when the steady clock of the sessions runs.
+    pub(crate) begun: Instant,
     pub(crate) open: AtomicUsize,
 }
 
@@ -56,7 +73,7 @@ impl Hub {
             // The session starts under the lock, so that of two clients with one id the one that
             // enters later has the later session.
             let mut registry = self.registry();
-            let session = self.clock().start(clock::now(), random);
+            let session = self.clock().start(self.now(), random);
             let (connection, older) = registry.enter(client, session, mailbox);
             (connection, session, older)
         };
@@ -95,6 +112,14 @@ impl Hub {
         }
     }
 
+    pub(crate) fn publisher(&self, way: Way) -> &Publisher<Settlement> {
+        match way {
+            Way::Storage => &self.storage,
+            Way::Listeners => &self.listeners,
+            Way::Graveyard => &self.graveyard,
+        }
+    }
+
     /// How a line about an agent is published for storage and for listeners.
     pub(crate) fn telemetry(&self, line: Line) -> Option<Outgoing<Settlement>> {
         let lane = self.lanes.lane(line.topic, line.uuid.as_str())?;
@@ -107,6 +132,11 @@ impl Hub {
 
     pub(crate) fn clock(&self) -> MutexGuard<'_, SessionClock> {
         self.clock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This moment, for the clock of the sessions.
+    pub(crate) fn now(&self) -> Moment {
+        Moment { wall: clock::now(), steady: self.begun.elapsed() }
     }
 
     /// Whether there are more open connections than are let in.

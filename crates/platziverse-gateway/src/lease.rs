@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use platziverse_broker::{LiveMessages, Outcome, heartbeat};
 use platziverse_protocol::heartbeat::Heartbeat;
-use platziverse_service::clock;
 use tokio::sync::oneshot;
 
 use crate::hub::Hub;
@@ -24,7 +23,7 @@ pub(crate) async fn beat(hub: &Hub, instance: &str) -> bool {
     let beat = Heartbeat {
         instance: instance.to_owned(),
         service: "gateway".to_owned(),
-        time: hub.clock().time(clock::now()),
+        time: hub.clock().time(hub.now()),
     };
     let (receipt, confirmed) = oneshot::channel();
     let outgoing = heartbeat::outgoing(&beat, Settlement::Awaited(receipt));
@@ -36,7 +35,7 @@ pub(crate) async fn beat(hub: &Hub, instance: &str) -> bool {
 
 /// Beats until the process has drained. `last` is when the heartbeat before was sent.
 pub(crate) async fn run(hub: Arc<Hub>, instance: String, mut last: Instant) {
-    let mut listening = hub.live.listening_since();
+    let mut heard = hub.live.listening_since();
     while !hub.drain.is_requested() || hub.open.load(Ordering::Relaxed) > 0 {
         tokio::select! {
             () = tokio::time::sleep(BEAT_EVERY) => {}
@@ -48,21 +47,38 @@ pub(crate) async fn run(hub: Arc<Hub>, instance: String, mut last: Instant) {
             // At the end nobody is held up by a heartbeat that RabbitMQ does not take.
             () = hub.drain.requested() => if hub.open.load(Ordering::Relaxed) == 0 { return },
         }
-        if hub.live.listening_since() != listening {
-            listening = hub.live.listening_since();
-            hub.call_the_roll().await;
-        }
-        if last.elapsed() > LOST_AFTER {
-            let seconds = last.elapsed().as_secs();
-            tracing::warn!("no heartbeat for {seconds} s: every session begins anew");
-            for mailbox in hub.registry().all() {
-                mailbox.send(Event::Renew(None));
-            }
+        let silent = last.elapsed();
+        last = sent;
+        if silent > LOST_AFTER {
+            begin_anew(&hub, silent);
             last = Instant::now();
-        } else {
-            last = sent;
+        }
+        let listening = hub.live.listening_since();
+        if listening.is_some() && listening != heard {
+            heard = listening;
+            call_the_roll(&hub);
         }
     }
+}
+
+/// Gives every session a successor: the sweep may have ended it.
+fn begin_anew(hub: &Hub, silent: Duration) {
+    let seconds = silent.as_secs();
+    tracing::warn!("no heartbeat for {seconds} s: every session begins anew");
+    for mailbox in hub.registry().all() {
+        mailbox.send(Event::Renew(None));
+    }
+}
+
+/// Calls the roll beside the heartbeats, which must not wait for it.
+fn call_the_roll(hub: &Arc<Hub>) {
+    let roll = Arc::clone(hub);
+    hub.drain.spawn("roll", async move {
+        tokio::select! {
+            () = roll.call_the_roll() => {}
+            () = roll.drain.requested() => {}
+        }
+    });
 }
 
 /// Follows the clocks of the other gateways.
@@ -70,7 +86,7 @@ pub(crate) async fn listen(hub: Arc<Hub>, mut messages: LiveMessages) {
     while let Some(message) = messages.next().await {
         match heartbeat::read(&message) {
             Ok(beat) if beat.service == "gateway" => {
-                if !hub.clock().hear(beat.time, clock::now()) {
+                if !hub.clock().hear(beat.time, hub.now()) {
                     let ahead = &beat.instance;
                     tracing::error!(
                         "the clock of gateway {ahead} is over an hour ahead: set it right, or agents that move there seem connected for ever"

@@ -36,13 +36,11 @@ use platziverse_broker::{
     TelemetryLanes,
 };
 use platziverse_config::{GatewayConfig, IngestConfig};
-use platziverse_protocol::topic::{
-    AGENT_DISCONNECTED, TopicError, TopicFilter, cut_binding_key, routing_key,
-};
+use platziverse_protocol::topic::{AGENT_DISCONNECTED, cut_binding_key, routing_key};
 use platziverse_service::Service;
 
 use crate::audience::Audience;
-use crate::auth::{AuthError, Authenticator};
+use crate::auth::Authenticator;
 use crate::books::GatewayMetrics;
 use crate::hub::Hub;
 use crate::packet::PacketId;
@@ -67,18 +65,6 @@ pub enum GatewayError {
     /// RabbitMQ is not as it needs to be.
     #[error(transparent)]
     Broker(#[from] BrokerError),
-    /// A user cannot be used.
-    #[error(transparent)]
-    Auth(#[from] AuthError),
-    /// A route's filter is none.
-    #[error("gateway.routes: {filter:?} is no topic filter")]
-    Route {
-        /// What was found.
-        filter: String,
-        /// What is wrong with it.
-        #[source]
-        source: TopicError,
-    },
     /// The MQTT port cannot be opened.
     #[error(
         "listening for MQTT on {address} (set gateway.listen, or PLATZIVERSE_GATEWAY__LISTEN, to a \
@@ -100,18 +86,17 @@ pub enum GatewayError {
 pub async fn run(service: Service) -> Result<(), GatewayError> {
     let settings = &service.settings.gateway;
     raise_file_limit(settings.max_connections);
-    let auth = Authenticator::new(settings)?;
+    let auth = Authenticator::new(settings);
     let listening = |source| GatewayError::Listen { address: settings.listen, source };
     let listener = server::bind(settings.listen).map_err(listening)?;
     let address = listener.local_addr().map_err(listening)?;
 
-    let topology = Topology::for_ingest(&service.settings.ingest, &routes(settings)?);
+    let topology = Topology::for_ingest(&service.settings.ingest, &settings.routes);
     let context = Context::new(&service, topology);
     let (hub, messages) = hub(&service, &context, auth).await?;
     let instance = service.instance.to_string();
     let options = LiveOptions::heartbeat(&instance);
-    // Kept: the queue lives as long as its handle.
-    let (_heartbeats, beats) = LiveQueue::start(&context, options).await?;
+    let (_, beats) = LiveQueue::start(&context, options).await?;
 
     let begun = Instant::now();
     if !lease::beat(&hub, &instance).await {
@@ -133,19 +118,19 @@ async fn hub(
     auth: Authenticator,
 ) -> Result<(Arc<Hub>, LiveMessages), GatewayError> {
     let settings = &service.settings.gateway;
-    let options = |role, batch_records, buffer_bytes| PublisherOptions {
+    let options = |role, buffer_bytes| PublisherOptions {
         role,
-        batch_records,
+        batch_records: settings.batch_records,
         batch_bytes: settings.batch_bytes,
         window: settings.publish_window,
         buffer_bytes,
     };
-    let main = options("publish", settings.batch_records, settings.publish_buffer_bytes);
-    let publisher = Publisher::<Settlement>::start(context, main).await?;
-    let letters =
-        options("dead letters", 1, LETTERS_BUFFER_BYTES.max(settings.publish_buffer_bytes / 4));
+    let room = settings.publish_buffer_bytes;
+    let storage = Publisher::<Settlement>::start(context, options("publish", room)).await?;
+    let listeners = Publisher::start(context, options("deliver", room)).await?;
+    let letters = options("dead letters", LETTERS_BUFFER_BYTES.max(room / 4));
     let graveyard = Publisher::start(context, letters).await?;
-    let signals = Publisher::start(context, options("signals", 256, SIGNALS_BUFFER_BYTES)).await?;
+    let signals = Publisher::start(context, options("signals", SIGNALS_BUFFER_BYTES)).await?;
     let instance = service.instance.to_string();
     let mut live = LiveOptions::live(&instance, settings.live_queue_length);
     live.keys.extend(own_keys(&service.settings.ingest));
@@ -156,7 +141,8 @@ async fn hub(
         auth,
         metrics: GatewayMetrics::new(&service.metrics),
         drain: service.drain.clone(),
-        publisher,
+        storage,
+        listeners,
         graveyard,
         signals,
         lanes: TelemetryLanes::new(service.settings.ingest.shards),
@@ -164,6 +150,7 @@ async fn hub(
         audience: Audience::new(settings.bound_filters_max),
         registry: Mutex::new(Registry::default()),
         clock: Mutex::default(),
+        begun: Instant::now(),
         open: AtomicUsize::new(0),
     };
     Ok((Arc::new(hub), messages))
@@ -193,23 +180,27 @@ fn limits(settings: &GatewayConfig) -> Limits {
     }
 }
 
-fn routes(settings: &GatewayConfig) -> Result<Vec<(TopicFilter, String)>, GatewayError> {
-    let parse = |route: &platziverse_config::Route| {
-        TopicFilter::parse(&route.filter)
-            .map(|filter| (filter, route.queue.clone()))
-            .map_err(|source| GatewayError::Route { filter: route.filter.clone(), source })
-    };
-    settings.routes.iter().map(parse).collect()
-}
+/// Fewer open files than this are few for any gateway.
+const FEW_FILES: u64 = 1_000;
 
 /// Each connection is an open file; many systems allow 1,024 unless asked for more.
 fn raise_file_limit(connections: usize) {
     let wanted = connections as u64 + 512;
-    match rlimit::increase_nofile_limit(wanted) {
-        Ok(allowed) if allowed < wanted => tracing::warn!(
-            "only {allowed} open files are allowed, which is less than gateway.max_connections ({connections}) needs: raise the limit (ulimit -n)"
-        ),
-        Ok(_) => {}
-        Err(error) => tracing::warn!("the limit of open files could not be raised: {error}"),
+    let allowed = match rlimit::increase_nofile_limit(wanted) {
+        Ok(allowed) if allowed < wanted => allowed,
+        Ok(_) => return,
+        Err(error) => {
+            return tracing::warn!("the limit of open files could not be raised: {error}");
+        }
+    };
+    let text = format!(
+        "only {allowed} open files are allowed, which is less than gateway.max_connections \
+         ({connections}) needs: raise the limit (ulimit -n)"
+    );
+    // Nobody has asked for as many connections as the default allows.
+    if connections == GatewayConfig::default().max_connections && allowed >= FEW_FILES {
+        tracing::info!("{text}");
+    } else {
+        tracing::warn!("{text}");
     }
 }

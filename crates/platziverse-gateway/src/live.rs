@@ -37,6 +37,10 @@ fn take(hub: &Hub, message: &Message) {
 }
 
 fn hand_on(hub: &Hub, record: &Record<'_>, now: Timestamp, instant: Instant) {
+    // What is kept of a packet that was too large may have no topic, which `#` would match.
+    if record.topic.is_empty() {
+        return tracing::warn!(client = &*record.client, "not handed on: a record without a topic");
+    }
     if record.topic == TAKEOVER {
         return hub.hear_takeover(&record.client, record.session);
     }

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use crate::books::{GatewayMetrics, PublishFate};
 use crate::mailbox::{Event, Mailbox};
-use crate::packet::Told;
+use crate::packet::{QoS, Told};
 use crate::session::{self, Ticket};
 
 /// The receipt of one message that the gateway has published.
@@ -25,6 +25,7 @@ pub(crate) enum Settlement {
 #[derive(Debug)]
 pub(crate) struct ClientPublish {
     pub(crate) metrics: Arc<GatewayMetrics>,
+    pub(crate) qos: QoS,
     /// Nobody, for a will.
     pub(crate) answer: Option<(Mailbox, Ticket)>,
     /// What the client is told once the dead letter is confirmed.
@@ -51,11 +52,22 @@ impl ClientPublish {
             (Outcome::Confirmed, Some(told)) => {
                 (PublishFate::Refused, session::Receipt::Refused(told))
             }
-            (Outcome::Abandoned, _) => (PublishFate::Dropped, session::Receipt::Failed),
+            (Outcome::Abandoned, _) => (self.given_up(), session::Receipt::Failed),
         };
         self.metrics.publishes.settle(fate, 1);
         if let Some((mailbox, ticket)) = self.answer.take() {
             mailbox.send(Event::Receipt(ticket, receipt));
+        }
+    }
+}
+
+impl ClientPublish {
+    /// What became of a publish that was given up. With QoS 0 it may be dropped; otherwise it was
+    /// not taken, which the client sees from the missing answer.
+    fn given_up(&self) -> PublishFate {
+        match self.qos {
+            QoS::AtMostOnce => PublishFate::Dropped,
+            QoS::AtLeastOnce | QoS::ExactlyOnce => PublishFate::Refused,
         }
     }
 }
@@ -65,7 +77,49 @@ impl ClientPublish {
 impl Drop for ClientPublish {
     fn drop(&mut self) {
         if !self.settled {
-            self.metrics.publishes.settle(PublishFate::Dropped, 1);
+            self.metrics.publishes.settle(self.given_up(), 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use platziverse_service::Metrics;
+
+    use super::*;
+    use crate::packet::Reason;
+
+    #[test]
+    fn only_qos_0_is_dropped() {
+        let check = |qos: QoS, outcome: Option<Outcome>, refused: bool, want: &str| {
+            let shown = Metrics::default();
+            let metrics = GatewayMetrics::new(&shown);
+            metrics.publishes.enter(1);
+            let refused = refused.then(|| Told::from(Reason::NOT_AUTHORIZED));
+            let publish = ClientPublish { metrics, qos, answer: None, refused, settled: false };
+            match outcome {
+                Some(outcome) => Settlement::Client(Box::new(publish)).resolve(outcome),
+                None => drop(publish),
+            }
+            let text = shown.encode();
+            for fate in ["confirmed", "refused", "dropped"] {
+                let count = u8::from(fate == want);
+                let line = format!("platziverse_gateway_publishes_{fate}_total {count}\n");
+                assert!(text.contains(&line), "{line} is not in {text}");
+            }
+            assert!(text.contains("platziverse_gateway_publishes_in_flight 0\n"), "{text}");
+        };
+        let (confirmed, abandoned) = (Some(Outcome::Confirmed), Some(Outcome::Abandoned));
+        for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
+            check(qos, confirmed, false, "confirmed");
+            check(qos, confirmed, true, "refused");
+        }
+        for given_up in [abandoned, None] {
+            for refused in [false, true] {
+                check(QoS::AtMostOnce, given_up, refused, "dropped");
+                check(QoS::AtLeastOnce, given_up, refused, "refused");
+                check(QoS::ExactlyOnce, given_up, refused, "refused");
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use platziverse_protocol::time::Timestamp;
 use serde::Serialize;
 
-use super::{ERROR, ORIGIN, ORIGIN_KEY, REASON, STAGE};
+use super::{ERROR, ORIGIN, ORIGIN_APP, ORIGIN_KEY, REASON, STAGE};
 use crate::message::{Message, from_seconds, text};
 
 const PREVIEW_CHARS: usize = 200;
@@ -33,7 +33,7 @@ pub struct DeadEntry {
     pub records: u64,
     /// Bytes of its body.
     pub bytes: u64,
-    /// Who published it.
+    /// Who published it first.
     pub app_id: Option<String>,
     /// The start of its body, as text.
     pub preview: String,
@@ -85,7 +85,7 @@ impl DeadEntry {
             at,
             records: message.records().unwrap_or(1),
             bytes: message.body.len() as u64,
-            app_id: message.app_id().map(str::to_owned),
+            app_id: message.header(ORIGIN_APP).or_else(|| message.app_id().map(str::to_owned)),
             preview: preview(&message.body),
         }
     }
@@ -136,7 +136,8 @@ impl Death {
 
 /// The name of a header that only a dead letter has.
 pub(super) fn is_of_death(name: &str) -> bool {
-    [REASON, STAGE, ERROR, ORIGIN, ORIGIN_KEY, "x-death", "x-delivery-count"].contains(&name)
+    [REASON, STAGE, ERROR, ORIGIN, ORIGIN_KEY, ORIGIN_APP].contains(&name)
+        || ["x-death", "x-delivery-count"].contains(&name)
         || name.starts_with("x-first-death-")
         || name.starts_with("x-last-death-")
 }
@@ -185,9 +186,11 @@ mod tests {
         for (name, value) in [(REASON, "invalid_json"), (STAGE, "gateway"), (ORIGIN, "x")] {
             headers.insert(name.into(), word(value));
         }
+        headers.insert(ORIGIN_APP.into(), word("platziverse-gateway@a:1"));
         let entry = DeadEntry::of(&message(headers, topology::DEAD));
         assert_eq!((entry.reason.as_str(), entry.stage.as_str()), ("invalid_json", "gateway"));
         assert_eq!(entry.origin_exchange, "x");
+        assert_eq!(entry.app_id.as_deref(), Some("platziverse-gateway@a:1"));
     }
 
     #[test]

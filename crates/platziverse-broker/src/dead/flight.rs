@@ -6,8 +6,9 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::FieldTable;
 use lapin::{Acker, BasicProperties, Channel, Confirmation, PublisherConfirm};
 
+use super::ORIGIN_APP;
 use super::entry::{DeadEntry, is_of_death};
-use super::operate::asked;
+use crate::connection::asked;
 use crate::message::Message;
 use crate::publisher::short;
 use crate::topology::LIVE;
@@ -123,7 +124,7 @@ fn route_of(returned: &lapin::message::Delivery) -> Route {
     (returned.exchange.to_string(), returned.routing_key.to_string())
 }
 
-/// The properties that it was published with, as far as they are known; the app-id stays the first
+/// The properties that it was published with, as far as they are known; the app-id is the first
 /// publisher's.
 fn properties(message: &Message, key: &str) -> BasicProperties {
     let mut headers = FieldTable::default();
@@ -132,6 +133,61 @@ fn properties(message: &Message, key: &str) -> BasicProperties {
             headers.insert(name.clone(), value.clone());
         }
     }
-    let properties = message.properties.clone().with_headers(headers);
+    let mut properties = message.properties.clone().with_headers(headers);
+    if let Some(app) = message.header(ORIGIN_APP) {
+        properties = properties.with_app_id(short(&app));
+    }
     if message.kind() == Some("dead") { properties.with_type(short(key)) } else { properties }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DeadLetter, Lane};
+    use lapin::types::{AMQPValue, ShortString};
+    use platziverse_protocol::dead::{Reason, Stage};
+
+    const LETTER: DeadLetter<'static> = DeadLetter {
+        reason: Reason::DatabaseRefused,
+        stage: Stage::Worker,
+        error: "no",
+        origin_exchange: "x",
+        origin_key: "agent.message",
+    };
+
+    /// What a worker publishes, replayed.
+    fn replayed(lane: &Lane) -> BasicProperties {
+        let mut headers = FieldTable::default();
+        headers.insert("records".into(), AMQPValue::LongLongInt(1));
+        for (name, value) in lane.headers() {
+            headers.insert((*name).into(), AMQPValue::LongString(value.as_str().into()));
+        }
+        let message = Message {
+            body: Vec::new(),
+            exchange: "platziverse.dead".to_owned(),
+            routing_key: "database_refused".to_owned(),
+            redelivered: false,
+            properties: BasicProperties::default()
+                .with_app_id("platziverse-worker@b:2".into())
+                .with_type("dead".into())
+                .with_headers(headers),
+        };
+        properties(&message, "agent.message")
+    }
+
+    #[test]
+    fn a_replay_speaks_for_the_first_publisher() {
+        let app = |lane: Lane| replayed(&lane).app_id().as_ref().map(ShortString::to_string);
+        let gateway = "platziverse-gateway@a:1";
+        assert_eq!(app(Lane::dead(&LETTER).on_behalf_of(gateway)).as_deref(), Some(gateway));
+        assert_eq!(app(Lane::dead(&LETTER)).as_deref(), Some("platziverse-worker@b:2"));
+    }
+
+    #[test]
+    fn nothing_of_the_death_is_left() {
+        let properties = replayed(&Lane::dead(&LETTER).on_behalf_of("a"));
+        let headers = properties.headers().as_ref().unwrap().inner();
+        assert_eq!(headers.keys().map(ShortString::as_str).collect::<Vec<_>>(), ["records"]);
+        assert_eq!(properties.kind().as_ref().unwrap().as_str(), "agent.message");
+    }
 }

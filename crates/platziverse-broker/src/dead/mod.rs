@@ -7,13 +7,15 @@ mod operate;
 use platziverse_protocol::dead::{Reason, Stage};
 
 pub use entry::{DeadEntry, DeadMessage};
-pub use operate::{Selection, list, purge, replay, show};
+pub use operate::{Handled, Selection, count, list, purge, replay, show};
 
 const REASON: &str = "reason";
 const STAGE: &str = "stage";
 const ERROR: &str = "error";
 const ORIGIN: &str = "origin";
 const ORIGIN_KEY: &str = "origin-key";
+/// The app-id of the message that the letter was a part of, where another process gave it up.
+pub(crate) const ORIGIN_APP: &str = "origin-app";
 
 /// An error's text is cut here: headers must fit into one frame (AMQP 0-9-1, 2.3.5.2).
 const ERROR_BYTES_MAX: usize = 4 << 10;

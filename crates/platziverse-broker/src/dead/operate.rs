@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use super::entry::{DeadEntry, DeadMessage};
 use super::flight::Flight;
-use crate::connection::within;
+use crate::connection::asked;
 use crate::message::Message;
 use crate::publisher::short;
 use crate::topology::DEAD;
@@ -41,11 +41,35 @@ impl Selection {
         }
     }
 
-    /// Whether a replay takes it.
+    /// Whether a replay takes a letter that this has.
     fn replays(&self, entry: &DeadEntry) -> bool {
-        let by_name = *self != Self::All;
-        self.has(entry) && (by_name || entry.reason != Reason::NotAuthorized.as_str())
+        *self != Self::All || entry.reason != Reason::NotAuthorized.as_str()
     }
+}
+
+/// What a replay or a purge came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Handled {
+    /// With how many letters it was done.
+    pub count: u64,
+    /// The ids of the letters that the selection has. Several letters may share one.
+    pub ids: BTreeSet<String>,
+    /// How many of them a replay left where they are because only their start was kept.
+    pub cut: u64,
+}
+
+impl Handled {
+    fn meet(&mut self, entry: &DeadEntry) {
+        self.ids.extend(entry.id.clone());
+    }
+}
+
+/// How many dead letters there are.
+pub async fn count(connection: &Connection) -> Result<u64, BrokerError> {
+    let channel = connection.channel().await?;
+    let count = ready(&channel).await?;
+    asked("closing a channel", channel.close(200, "done".into())).await?;
+    Ok(count.into())
 }
 
 /// The oldest dead letters of the selection, at most `limit`.
@@ -83,63 +107,97 @@ pub async fn show(connection: &Connection, id: &str) -> Result<Option<DeadMessag
     Ok(found)
 }
 
-/// Publishes dead letters anew where they came from, and says how many. Each leaves the queue only
-/// after RabbitMQ has confirmed it elsewhere; what fails again afterwards comes back as new.
+/// Publishes dead letters anew where they came from. Each leaves the queue only after RabbitMQ has
+/// confirmed it elsewhere; what fails again afterwards comes back as new.
 ///
 /// Letters with the reason `not_authorized` are taken only when they are named, by id or by that
 /// reason: what a client was forbidden to say must not be said for it by a replay of everything.
-pub async fn replay(connection: &Connection, selection: &Selection) -> Result<u64, BrokerError> {
+/// Letters with the reason `packet_too_large` are never taken: they are the start of a message, and
+/// nobody has sent that as one.
+pub async fn replay(
+    connection: &Connection,
+    selection: &Selection,
+) -> Result<Handled, BrokerError> {
     let mut flight = Flight::start(connection).await?;
     let mut scan = Scan::start(connection).await?;
-    let replayed = send_all(selection, &mut flight, &mut scan).await;
+    let mut handled = Handled::default();
+    let replayed = send_all(selection, &mut flight, &mut scan, &mut handled).await;
     // Also after a failure: what was removed is removed only once its channel has been closed.
     let put_back = scan.put_back().await;
-    replayed.and_then(|count| put_back.map(|()| count))
+    match replayed.and(put_back) {
+        Ok(()) => Ok(handled),
+        Err(error) => Err(error.after(handled.count, "sent back")),
+    }
 }
 
 async fn send_all(
     selection: &Selection,
     flight: &mut Flight,
     scan: &mut Scan,
-) -> Result<u64, BrokerError> {
-    let mut count = 0;
+    handled: &mut Handled,
+) -> Result<(), BrokerError> {
     while let Some((message, acker)) = scan.next().await? {
         let entry = DeadEntry::of(&message);
-        if selection.replays(&entry) {
+        if !selection.has(&entry) {
+            continue;
+        }
+        handled.meet(&entry);
+        if entry.reason == Reason::PacketTooLarge.as_str() {
+            handled.cut += 1;
+        } else if selection.replays(&entry) {
             flight.send(entry, message, acker).await?;
             if flight.is_full() {
-                count += land(flight, scan).await?;
+                land(flight, scan, handled).await?;
             }
         }
     }
-    count += land(flight, scan).await?;
-    Ok(count)
+    land(flight, scan, handled).await
 }
 
-/// Forgets the letters that RabbitMQ has confirmed elsewhere, and says how many.
-async fn land(flight: &mut Flight, scan: &mut Scan) -> Result<u64, BrokerError> {
+/// Forgets the letters that RabbitMQ has confirmed elsewhere.
+async fn land(
+    flight: &mut Flight,
+    scan: &mut Scan,
+    handled: &mut Handled,
+) -> Result<(), BrokerError> {
     let landed = flight.land().await?;
     for acker in &landed.confirmed {
         scan.forget(acker).await?;
+        handled.count += 1;
     }
-    landed.failure.map_or(Ok(landed.confirmed.len() as u64), Err)
+    landed.failure.map_or(Ok(()), Err)
 }
 
-/// Deletes dead letters, and says how many.
-pub async fn purge(connection: &Connection, selection: &Selection) -> Result<u64, BrokerError> {
+/// Deletes dead letters.
+pub async fn purge(connection: &Connection, selection: &Selection) -> Result<Handled, BrokerError> {
     if *selection == Selection::All {
-        return purge_all(connection).await;
+        let count = purge_all(connection).await?;
+        return Ok(Handled { count, ..Handled::default() });
     }
     let mut scan = Scan::start(connection).await?;
-    let mut count = 0;
+    let mut handled = Handled::default();
+    let deleted = delete_all(selection, &mut scan, &mut handled).await;
+    let put_back = scan.put_back().await;
+    match deleted.and(put_back) {
+        Ok(()) => Ok(handled),
+        Err(error) => Err(error.after(handled.count, "deleted")),
+    }
+}
+
+async fn delete_all(
+    selection: &Selection,
+    scan: &mut Scan,
+    handled: &mut Handled,
+) -> Result<(), BrokerError> {
     while let Some((message, acker)) = scan.next().await? {
-        if selection.has(&DeadEntry::of(&message)) {
+        let entry = DeadEntry::of(&message);
+        if selection.has(&entry) {
+            handled.meet(&entry);
             scan.forget(&acker).await?;
-            count += 1;
+            handled.count += 1;
         }
     }
-    scan.put_back().await?;
-    Ok(count)
+    Ok(())
 }
 
 async fn purge_all(connection: &Connection) -> Result<u64, BrokerError> {
@@ -210,12 +268,4 @@ async fn ready(channel: &Channel) -> Result<u32, BrokerError> {
     let looking = channel.queue_declare(short(DEAD), options, FieldTable::default());
     let looked = asked("looking at the dead-letter queue", looking).await;
     Ok(looked.map_err(|error| error.of_queue(DEAD))?.message_count())
-}
-
-pub(super) async fn asked<T>(
-    doing: &str,
-    operation: impl Future<Output = Result<T, lapin::Error>>,
-) -> Result<T, BrokerError> {
-    within(doing, async { operation.await.map_err(|source| BrokerError::operation(doing, source)) })
-        .await
 }

@@ -19,6 +19,11 @@ use crate::{BrokerError, Context, topology};
 /// How long [`LiveHandle::rebind`] waits for RabbitMQ.
 const BIND_PATIENCE: Duration = Duration::from_secs(5);
 
+/// Bytes of messages that wait for one gateway: 256 MiB. A message has up to 256 records.
+const LIVE_BYTES_MAX: u32 = 256 << 20;
+/// Bytes of heartbeats that wait for one process: 16 MiB.
+const HEARTBEAT_BYTES_MAX: u32 = 16 << 20;
+
 /// An exclusive queue: what it is called, what it is bound to, and its limits.
 #[derive(Clone, Debug)]
 pub struct LiveOptions {
@@ -32,6 +37,8 @@ pub struct LiveOptions {
     pub keys: Vec<String>,
     /// Messages in the queue; beyond it, the oldest are dropped.
     pub length_max: u32,
+    /// Bytes of them; beyond it, the oldest are dropped.
+    pub bytes_max: u32,
     /// How long a message waits in the queue before it is dropped.
     pub ttl: Option<Duration>,
 }
@@ -46,6 +53,7 @@ impl LiveOptions {
             exchange: topology::LIVE,
             keys: Vec::new(),
             length_max,
+            bytes_max: LIVE_BYTES_MAX,
             ttl: None,
         }
     }
@@ -58,6 +66,7 @@ impl LiveOptions {
             exchange: topology::HEARTBEAT,
             keys: vec![String::new()],
             length_max: 10_000,
+            bytes_max: HEARTBEAT_BYTES_MAX,
             // An old beat says nothing about who lives now.
             ttl: Some(Duration::from_secs(10)),
         }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use super::acts::{Answers, Ends};
 use super::bindings::{Act, Bindings};
 use super::{Change, LiveOptions};
-use crate::connection::{Link, within};
+use crate::connection::{Link, asked, lost, lost_by, within};
 use crate::context::RoleLatch;
 use crate::message::{Message, handed};
 use crate::metrics::ConsumerMetrics;
@@ -22,9 +22,9 @@ use crate::retry::Retry;
 use crate::{BrokerError, Context};
 
 /// Messages in this process that nobody has taken yet; the rest waits in the queue, which drops
-/// its oldest.
-pub(super) const PREFETCH: u16 = 1_000;
-const ACK_EVERY: usize = 100;
+/// its oldest. Few, since a message may have many records.
+pub(super) const PREFETCH: u16 = 100;
+const ACK_EVERY: usize = 25;
 const ACK_WITHIN: Duration = Duration::from_millis(200);
 /// Bindings that are asked for before the first answer, about.
 const ACTS_AT_ONCE: usize = 256;
@@ -65,10 +65,6 @@ async fn answered_all(changing: &mut Option<Answers>) -> Result<(), BrokerError>
         Some(answers) => answers.await,
         None => std::future::pending().await,
     }
-}
-
-fn lost(error: &lapin::Error) -> String {
-    format!("the connection was lost: {error}")
 }
 
 pub(super) struct Task {
@@ -128,7 +124,7 @@ impl Task {
 
     async fn serve(&mut self, source: &mut Source) -> End {
         loop {
-            let lost = match self.step(source).await {
+            let why = match self.step(source).await {
                 Step::Asked => return End::Asked,
                 Step::Change(change) => {
                     self.begin(source, change);
@@ -145,23 +141,21 @@ impl Task {
                     }
                     None
                 }
-                Step::Event(Some(Event::Error(error))) => Some(lost(&error)),
-                Step::Event(Some(_)) => None,
-                Step::Event(None) => Some("the connection was lost".to_owned()),
+                Step::Event(event) => lost(event),
                 Step::Item(Some(Ok(delivery))) => {
                     self.metrics.deliveries.inc();
-                    self.retry.reset();
-                    source.hold(delivery).await;
+                    source.hold(delivery);
                     None
                 }
-                Step::Item(Some(Err(error))) => Some(lost(&error)),
+                Step::Item(Some(Err(error))) => Some(lost_by(&error)),
                 Step::Item(None) => Some(format!("the queue {} was deleted", source.queue)),
-                Step::AckDue => {
-                    source.ack().await;
-                    None
-                }
+                Step::AckDue => tokio::select! {
+                    () = source.ack() => None,
+                    () = self.context.drain.requested() => return End::Asked,
+                    () = self.outgoing.closed() => return End::Asked,
+                },
             };
-            if let Some(why) = lost {
+            if let Some(why) = why {
                 return End::Lost(why);
             }
         }
@@ -248,9 +242,17 @@ impl Task {
                     () = self.outgoing.closed() => return None,
                 }
             };
-            let listening = match opened {
-                Ok(link) => self.listen(link).await,
-                Err(error) => Err(error),
+            let outgoing = self.outgoing.clone();
+            let listening = async {
+                match opened {
+                    Ok(link) => self.listen(link).await,
+                    Err(error) => Err(error),
+                }
+            };
+            let listening = tokio::select! {
+                listening = listening => listening,
+                () = drain.requested() => return None,
+                () = outgoing.closed() => return None,
             };
             match listening {
                 Ok(source) => return Some(source),
@@ -265,6 +267,7 @@ impl Task {
         let acts = self.bindings.keys().map(|key| Act::Bind(key.to_owned())).collect();
         self.ends(&link.channel, &queue).carry_out(acts).await?;
         let stream = self.consume(&link.channel, &queue).await?;
+        self.retry.connected();
         self.latch.ready();
         self.listening.send_replace(Some(Instant::now()));
         self.tell_bound();
@@ -300,6 +303,8 @@ impl Task {
         let mut table = FieldTable::default();
         let length = AMQPValue::LongLongInt(self.options.length_max.into());
         table.insert("x-max-length".into(), length);
+        let bytes = AMQPValue::LongLongInt(self.options.bytes_max.into());
+        table.insert("x-max-length-bytes".into(), bytes);
         table.insert("x-overflow".into(), AMQPValue::LongString("drop-head".into()));
         if let Some(ttl) = self.options.ttl {
             let millis = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
@@ -328,19 +333,20 @@ impl Task {
             let tag = short(&self.context.name);
             channel.basic_consume(queue.clone(), tag, options, FieldTable::default()).await
         };
-        answered(format!("consuming the queue {queue}"), consuming).await
+        asked(&format!("consuming the queue {queue}"), consuming).await
     }
 }
 
 impl Source {
-    async fn hold(&mut self, delivery: lapin::message::Delivery) {
+    fn hold(&mut self, delivery: lapin::message::Delivery) {
         let (message, acker) = Message::split(delivery);
         self.pending = Some(message);
         self.last = Some(acker);
         self.unacked += 1;
-        self.ack_due.get_or_insert_with(|| Instant::now() + ACK_WITHIN);
         if self.unacked >= ACK_EVERY {
-            self.ack().await;
+            self.ack_due = Some(Instant::now());
+        } else {
+            self.ack_due.get_or_insert_with(|| Instant::now() + ACK_WITHIN);
         }
     }
 
@@ -351,13 +357,4 @@ impl Source {
             handed(acker.ack(BasicAckOptions { multiple: true })).await;
         }
     }
-}
-
-async fn answered<T>(
-    doing: String,
-    operation: impl Future<Output = Result<T, lapin::Error>>,
-) -> Result<T, BrokerError> {
-    let doing = doing.as_str();
-    within(doing, async { operation.await.map_err(|source| BrokerError::operation(doing, source)) })
-        .await
 }

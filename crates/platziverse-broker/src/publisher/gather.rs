@@ -28,6 +28,15 @@ pub(crate) struct Limits {
     pub(crate) capacity: usize,
 }
 
+/// How long lanes wait before they try again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waits {
+    /// After a refusal.
+    pub(crate) refused: ExponentialBuilder,
+    /// After a parcel at which RabbitMQ closed the channel.
+    pub(crate) culprit: ExponentialBuilder,
+}
+
 /// Names one parcel on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Ticket {
@@ -42,6 +51,15 @@ pub(crate) struct Parcel {
     pub(crate) lane: Lane,
     pub(crate) id: Uuid,
     pub(crate) body: Bytes,
+    pub(crate) records: usize,
+}
+
+/// A parcel at which RabbitMQ closes the channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Culprit {
+    pub(crate) lane: Lane,
+    pub(crate) id: Uuid,
+    pub(crate) bytes: usize,
     pub(crate) records: usize,
 }
 
@@ -63,7 +81,7 @@ impl<R> Default for Settled<R> {
 #[derive(Debug)]
 pub(crate) struct Gather<R> {
     limits: Limits,
-    retry: ExponentialBuilder,
+    waits: Waits,
     names: HashMap<Lane, u64>,
     lanes: HashMap<u64, LaneState<R>>,
     /// Lanes with something to send now, by the age of its oldest line.
@@ -72,6 +90,10 @@ pub(crate) struct Gather<R> {
     held: BTreeSet<(Instant, u64)>,
     next: u64,
     in_flight: usize,
+    /// Whether what is on its way is a suspect, which goes alone.
+    on_trial: bool,
+    /// Lanes whose oldest parcel is one at which RabbitMQ closes the channel.
+    culprits: usize,
 }
 
 #[derive(Debug)]
@@ -83,6 +105,8 @@ struct LaneState<R> {
     sent: usize,
     /// There since RabbitMQ refused a flight, until it takes one.
     retry: Option<ExponentialBackoff>,
+    /// Whether RabbitMQ closes the channel at the first flight that is to be sent.
+    culprit: bool,
     held_until: Option<Instant>,
     /// The key under which the lane is in `ready`.
     listed: Option<u64>,
@@ -105,6 +129,8 @@ struct Flight<R> {
     receipts: Vec<R>,
     cost: usize,
     state: State,
+    /// Whether it was on its way when RabbitMQ closed the channel.
+    suspect: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,22 +146,29 @@ pub(crate) fn cost(line: &Bytes, capacity: usize) -> usize {
 }
 
 impl<R> Gather<R> {
-    pub(crate) fn new(limits: Limits, retry: ExponentialBuilder) -> Self {
+    pub(crate) fn new(limits: Limits, waits: Waits) -> Self {
         Self {
             limits,
-            retry,
+            waits,
             names: HashMap::new(),
             lanes: HashMap::new(),
             ready: BTreeMap::new(),
             held: BTreeSet::new(),
             next: 0,
             in_flight: 0,
+            on_trial: false,
+            culprits: 0,
         }
     }
 
     /// Whether nothing waits and nothing is on its way.
     pub(crate) fn is_empty(&self) -> bool {
         self.lanes.is_empty()
+    }
+
+    /// Whether there is a parcel at which RabbitMQ closes the channel.
+    pub(crate) fn has_culprits(&self) -> bool {
+        self.culprits > 0
     }
 
     /// When a held lane may try again.
@@ -171,16 +204,23 @@ impl<R> Gather<R> {
         self.next
     }
 
-    /// The next parcel: of the lanes that may send, the one whose oldest line is oldest.
+    /// The next parcel: of the lanes that may send, the one whose oldest line is oldest. A suspect
+    /// waits until nothing is on its way, and then nothing else goes until it is answered.
     pub(crate) fn take(&mut self, now: Instant) -> Option<Parcel> {
         self.release(now);
-        if self.in_flight >= self.limits.in_flight {
+        if self.on_trial || self.in_flight >= self.limits.in_flight {
             return None;
         }
         let (_, number) = self.ready.first_key_value()?;
         let number = *number;
         let flight = self.number();
         let state = self.lanes.get_mut(&number)?;
+        let next = state.flights.iter().find(|flight| flight.state == State::ToSend);
+        let suspect = next.is_some_and(|flight| flight.suspect);
+        if suspect && self.in_flight > 0 {
+            return None;
+        }
+        self.on_trial = suspect;
         let parcel = state.take(number, flight, &self.limits)?;
         self.in_flight += 1;
         self.list(number);
@@ -208,8 +248,10 @@ impl<R> Gather<R> {
             return settled;
         }
         state.retry = None;
+        self.culprits -= usize::from(mem::take(&mut state.culprit));
         state.settle(&mut settled);
         self.in_flight -= 1;
+        self.on_trial = false;
         self.list(ticket.lane);
         self.close_if_empty(ticket.lane);
         settled
@@ -222,18 +264,55 @@ impl<R> Gather<R> {
             return;
         }
         self.in_flight -= 1;
-        if state.held_until.is_none() {
-            let retry = state.retry.get_or_insert_with(|| self.retry.build());
-            let until = now + retry.next().unwrap_or_default();
+        self.on_trial = false;
+        state.retry.get_or_insert_with(|| self.waits.refused.build());
+        self.hold(ticket.lane, now);
+    }
+
+    /// Has a lane wait, unless it waits already.
+    fn hold(&mut self, number: u64, now: Instant) {
+        if let Some(state) = self.lanes.get_mut(&number)
+            && state.held_until.is_none()
+        {
+            let until = now + state.retry.as_mut().and_then(Iterator::next).unwrap_or_default();
             state.held_until = Some(until);
-            self.held.insert((until, ticket.lane));
+            self.held.insert((until, number));
         }
-        self.list(ticket.lane);
+        self.list(number);
+    }
+
+    /// Notes that RabbitMQ has closed the channel, as it does at a message that is too large for it
+    /// or that the user may not publish. Whatever was on its way is suspected, and goes alone from
+    /// now on. If it was one parcel and the error is about a message (`proven`), it is the culprit:
+    /// its lane waits longer and longer, and it is named.
+    pub(crate) fn closed(&mut self, proven: bool, now: Instant) -> Option<Culprit> {
+        let mut on_its_way = Vec::new();
+        for (number, state) in &mut self.lanes {
+            on_its_way.extend(state.suspect().map(|culprit| (*number, culprit)));
+        }
+        self.lost();
+        match <[_; 1]>::try_from(on_its_way) {
+            Ok([(number, culprit)]) if proven => {
+                self.convict(number, now);
+                Some(culprit)
+            }
+            _ => None,
+        }
+    }
+
+    fn convict(&mut self, number: u64, now: Instant) {
+        let Some(state) = self.lanes.get_mut(&number) else { return };
+        if !mem::replace(&mut state.culprit, true) {
+            state.retry = Some(self.waits.culprit.build());
+            self.culprits += 1;
+        }
+        self.hold(number, now);
     }
 
     /// Notes that the connection is gone: what was on its way is to be sent again, in order.
     pub(crate) fn lost(&mut self) {
         self.in_flight = 0;
+        self.on_trial = false;
         let numbers: Vec<u64> = self.lanes.keys().copied().collect();
         for number in numbers {
             if let Some(state) = self.lanes.get_mut(&number) {
@@ -249,7 +328,7 @@ impl<R> Gather<R> {
         for state in mem::take(&mut self.lanes).into_values() {
             state.give_up(self.limits.capacity, &mut settled);
         }
-        *self = Self::new(self.limits, self.retry);
+        *self = Self::new(self.limits, self.waits);
         settled
     }
 
@@ -287,6 +366,7 @@ impl<R> LaneState<R> {
             flights: VecDeque::new(),
             sent: 0,
             retry: None,
+            culprit: false,
             held_until: None,
             listed: None,
         }
@@ -348,7 +428,8 @@ impl<R> LaneState<R> {
         let (sequence, id) = (first.sequence, first.id);
         let body = if count == 1 { first.line.clone() } else { self.join(count, bytes) };
         let receipts = self.waiting.drain(..count).map(|entry| entry.receipt).collect();
-        Some(Flight { number, sequence, id, body, receipts, cost: total, state: State::ToSend })
+        let (cost, state) = (total, State::ToSend);
+        Some(Flight { number, sequence, id, body, receipts, cost, state, suspect: false })
     }
 
     fn join(&self, count: usize, bytes: usize) -> Bytes {
@@ -374,6 +455,17 @@ impl<R> LaneState<R> {
             settled.cost += flight.cost;
             settled.receipts.extend(flight.receipts);
         }
+    }
+
+    /// Suspects what is on its way.
+    fn suspect(&mut self) -> impl Iterator<Item = Culprit> {
+        let lane = &self.lane;
+        let sent = self.flights.iter_mut().filter(|flight| flight.state == State::Sent);
+        sent.map(|flight| {
+            flight.suspect = true;
+            let (bytes, records) = (flight.body.len(), flight.receipts.len());
+            Culprit { lane: lane.clone(), id: flight.id, bytes, records }
+        })
     }
 
     fn recall(&mut self) {

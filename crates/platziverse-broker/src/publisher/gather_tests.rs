@@ -8,11 +8,13 @@ const LIMITS: Limits =
     Limits { batch_records: 3, batch_bytes: 40, window: 2, in_flight: 5, capacity: 1_000_000 };
 
 fn gather(limits: Limits) -> Gather<u32> {
-    let retry = ExponentialBuilder::new()
-        .with_min_delay(Duration::from_millis(50))
-        .with_max_delay(Duration::from_secs(5))
-        .without_max_times();
-    Gather::new(limits, retry)
+    let from = |millis| {
+        ExponentialBuilder::new()
+            .with_min_delay(Duration::from_millis(millis))
+            .with_max_delay(Duration::from_secs(5))
+            .without_max_times()
+    };
+    Gather::new(limits, Waits { refused: from(50), culprit: from(1_000) })
 }
 
 fn lane(name: &str) -> Lane {
@@ -113,6 +115,58 @@ fn a_refusal_holds_its_lane_only() {
 }
 
 #[test]
+fn what_closes_the_channel_is_found_and_held_alone() {
+    let (mut gather, now) = (gather(LIMITS), Instant::now());
+    let (a, b) = (lane("a"), lane("b"));
+    push(&mut gather, &a, 1);
+    push(&mut gather, &b, 2);
+    let first = gather.take(now).unwrap();
+    let bad = gather.take(now).unwrap();
+    assert_eq!(gather.closed(true, now), None, "it may be either");
+    push(&mut gather, &b, 3);
+    for _ in 0..2 {
+        // Each suspect goes alone; nothing goes with it.
+        assert_eq!(gather.take(now).unwrap().id, first.id);
+        assert!(gather.take(now).is_none());
+        gather.lost();
+    }
+    let again = gather.take(now).unwrap();
+    assert_eq!(gather.confirmed(again.ticket).receipts, [1]);
+    assert_eq!(gather.take(now).unwrap().id, bad.id);
+    let culprit = gather.closed(true, now).unwrap();
+    assert_eq!((culprit.lane, culprit.id), (b.clone(), bad.id));
+    assert_eq!((culprit.bytes, culprit.records), (10, 1));
+    assert!(gather.has_culprits());
+
+    // Its lane waits, the other does not.
+    push(&mut gather, &a, 4);
+    let other = gather.take(now).unwrap();
+    assert_eq!(body(&other), "line 0004\n");
+    let later = gather.next_wake().unwrap();
+    assert_eq!((later - now).as_millis(), 1_000);
+    assert!(gather.take(later).is_none(), "a suspect goes alone");
+    assert_eq!(gather.confirmed(other.ticket).receipts, [4]);
+    assert_eq!(gather.take(later).unwrap().id, bad.id);
+    assert!(gather.closed(true, later).is_some());
+    assert_eq!((gather.next_wake().unwrap() - later).as_millis(), 2_000);
+
+    let at_last = later + Duration::from_secs(2);
+    let taken = gather.take(at_last).unwrap();
+    assert_eq!(gather.confirmed(taken.ticket).receipts, [2]);
+    assert!(!gather.has_culprits());
+    assert_eq!(body(&gather.take(at_last).unwrap()), "line 0003\n");
+}
+
+#[test]
+fn without_proof_nothing_is_held() {
+    let (mut gather, now) = (gather(LIMITS), Instant::now());
+    push(&mut gather, &lane("a"), 1);
+    let first = gather.take(now).unwrap();
+    assert_eq!(gather.closed(false, now), None);
+    assert_eq!(gather.take(now).unwrap().id, first.id);
+}
+
+#[test]
 fn outcomes_come_in_the_order_of_publishing() {
     let (mut gather, now) = (gather(LIMITS), Instant::now());
     let lane = lane("a");
@@ -151,6 +205,7 @@ enum Step {
     Confirm(usize),
     Refuse(usize),
     Lose,
+    Close(bool),
     Wait,
 }
 
@@ -161,6 +216,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => any::<usize>().prop_map(Step::Confirm),
         2 => any::<usize>().prop_map(Step::Refuse),
         1 => Just(Step::Lose),
+        1 => any::<bool>().prop_map(Step::Close),
         1 => Just(Step::Wait),
     ];
     prop::collection::vec(step, 0..200)
@@ -225,6 +281,12 @@ impl World {
                 self.on_the_way.clear();
                 self.gather.lost();
             }
+            Step::Close(proven) => {
+                let single = self.on_the_way.len() == 1;
+                let culprit = self.gather.closed(*proven, self.now);
+                assert_eq!(culprit.is_some(), single && *proven);
+                self.on_the_way.clear();
+            }
             Step::Wait => self.now += Duration::from_secs(10),
         }
     }
@@ -245,7 +307,8 @@ impl World {
     }
 
     fn check(&self) {
-        assert!(self.on_the_way.len() <= LIMITS.in_flight);
+        let most = if self.gather.on_trial { 1 } else { LIMITS.in_flight };
+        assert!(self.on_the_way.len() <= most);
         for lane in &self.lanes {
             let count = self.on_the_way.iter().filter(|parcel| parcel.lane == *lane).count();
             assert!(count <= LIMITS.window);
@@ -270,6 +333,7 @@ impl World {
         assert_eq!(self.taken_in, self.given_back);
         assert!(self.gather.ready.is_empty() && self.gather.held.is_empty());
         assert!(self.gather.names.is_empty() && self.gather.in_flight == 0);
+        assert!(!self.gather.has_culprits() && !self.gather.on_trial);
     }
 }
 

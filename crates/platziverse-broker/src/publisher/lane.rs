@@ -7,7 +7,7 @@ use lapin::types::ShortString;
 use platziverse_protocol::topic::AGENT_MESSAGE;
 use uuid::Uuid;
 
-use crate::dead::DeadLetter;
+use crate::dead::{DeadLetter, ORIGIN_APP};
 use crate::topology;
 
 /// The longest line, in bytes: RabbitMQ 4 refuses messages above 16 MiB by default
@@ -56,6 +56,12 @@ impl Lane {
     /// The lane of dead letters like `letter`.
     pub fn dead(letter: &DeadLetter<'_>) -> Self {
         Self::new(topology::DEAD, letter.reason.as_str(), "dead").with_headers(letter.headers())
+    }
+
+    /// The same lane of dead letters that were published by `app_id`: a replay names it again.
+    #[must_use]
+    pub fn on_behalf_of(self, app_id: &str) -> Self {
+        self.change(|spec| spec.headers.push((ORIGIN_APP, app_id.to_owned())))
     }
 
     /// The same lane, where a message that nobody listens to is no fault.

@@ -5,6 +5,7 @@
 
 mod gather;
 mod lane;
+mod loss;
 mod parcel;
 mod task;
 

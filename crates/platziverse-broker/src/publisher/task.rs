@@ -11,22 +11,23 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use lapin::Event;
 use lapin::options::ConfirmSelectOptions;
 use lapin::types::ShortString;
-use lapin::{Channel, Event};
 use platziverse_service::{Drain, chain, clock};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::PublisherOptions;
-use super::gather::{Gather, Limits, Settled};
+use super::gather::{Gather, Limits, Settled, Waits};
 use super::lane::{LINE_BYTES_MAX, Outcome, Outgoing, Receipt, short};
+use super::loss::{Loss, LostAt, accusation};
 use super::parcel::{self, Answer, Reply};
-use crate::connection::{Link, within};
+use crate::Context;
+use crate::connection::{Link, asked};
 use crate::context::RoleLatch;
 use crate::metrics::PublisherMetrics;
 use crate::retry::{self, Retry};
-use crate::{BrokerError, Context};
 
 /// AMQP messages of all lanes that await their confirms. Many lanes of few lines, as the topics of
 /// many devices make them, need more than one lane's window.
@@ -64,7 +65,7 @@ enum End {
     /// All handles are dropped and everything is confirmed.
     Finished,
     Forced,
-    Lost(String),
+    Lost(Loss),
 }
 
 pub(super) struct Task<R> {
@@ -79,6 +80,8 @@ pub(super) struct Task<R> {
     latch: RoleLatch,
     retry: Retry,
     refusal_logged: Option<Instant>,
+    /// What is wrong with a message at which RabbitMQ closes the channel.
+    culprit: Option<String>,
 }
 
 /// What belongs to one connection.
@@ -103,17 +106,19 @@ impl<R: Receipt> Task<R> {
             in_flight: IN_FLIGHT_MAX.max(options.window),
             capacity: room.capacity,
         };
+        let waits = Waits { refused: retry::refused(), culprit: retry::culprit() };
         Self {
             incoming,
             arrivals: Vec::with_capacity(ARRIVALS_MAX),
             open: true,
-            gather: Gather::new(limits, retry::refused()),
+            gather: Gather::new(limits, waits),
             room,
             app_id: short(&context.name),
             metrics: context.metrics.publisher(options.role),
             latch: context.latch(options.role),
             retry: Retry::default(),
             refusal_logged: None,
+            culprit: None,
             context: context.clone(),
         }
     }
@@ -131,48 +136,79 @@ impl<R: Receipt> Task<R> {
             // Dropped confirms would be kept by lapin, which then waits for them.
             drop(wire.confirms);
             wire.link.close().await;
-            if let End::Lost(why) = end {
+            if let End::Lost(loss) = end {
                 self.metrics.reconnects.inc();
-                self.latch.not_ready(why);
-                self.gather.lost();
+                self.lose(loss);
                 next = self.reconnect().await;
             }
         }
         self.finish();
     }
 
+    /// Takes back what was on its way, and finds the message at which RabbitMQ closed the channel.
+    fn lose(&mut self, Loss { why, at }: Loss) {
+        if at == LostAt::Connection {
+            self.gather.lost();
+        } else if let Some(culprit) = self.gather.closed(at == LostAt::Message, Instant::now()) {
+            let why = accusation(&culprit, &why);
+            tracing::error!(id = %culprit.id, records = culprit.records, "{why}");
+            self.culprit = Some(why);
+        }
+        self.latch.not_ready(self.culprit.clone().unwrap_or(why));
+    }
+
     /// Connects again; none if that is no longer needed.
     async fn reconnect(&mut self) -> Option<Link> {
-        loop {
-            let drain = self.context.drain.clone();
-            let attempt = async {
-                tokio::time::sleep(self.retry.delay()).await;
-                Link::open(&self.context).await
-            };
-            let opened = tokio::select! {
-                opened = attempt => opened,
-                () = drain.forced() => return None,
+        let drain = self.context.drain.clone();
+        while self.is_needed() {
+            let (wait, context) = (self.retry.delay(), self.context.clone());
+            let mut attempt = pin!(async move {
+                sleep(wait).await;
+                Link::open(&context).await
+            });
+            let opened = loop {
+                tokio::select! {
+                    opened = &mut attempt => break opened,
+                    _ = self.incoming.recv_many(&mut self.arrivals, ARRIVALS_MAX), if self.open => {
+                        self.take_in();
+                        if !self.is_needed() {
+                            return None;
+                        }
+                    }
+                    () = drain.forced() => return None,
+                }
             };
             match opened {
-                Ok(link) => return Some(link),
+                Ok(link) => {
+                    self.retry.connected();
+                    return Some(link);
+                }
                 Err(error) => self.latch.not_ready(chain(&error)),
             }
-            if self.incoming.is_closed() && self.incoming.is_empty() && self.gather.is_empty() {
-                return None;
-            }
         }
+        None
+    }
+
+    /// Whether there is something to publish, or may be.
+    fn is_needed(&self) -> bool {
+        self.open || !self.gather.is_empty()
     }
 
     async fn serve(&mut self, wire: &mut Wire) -> End {
-        if let Err(error) = confirm_select(&wire.link.channel).await {
-            return End::Lost(chain(&error));
-        }
-        self.tell_blocked(wire, None);
         let drain: Drain = self.context.drain.clone();
         let mut forced = pin!(drain.forced());
+        let selecting = wire.link.channel.confirm_select(ConfirmSelectOptions::default());
+        let selected = tokio::select! {
+            selected = asked("switching publisher confirms on", selecting) => selected,
+            () = &mut forced => return End::Forced,
+        };
+        if let Err(error) = selected {
+            return End::Lost(Loss::new(chain(&error)));
+        }
+        self.tell(wire, None);
         loop {
             self.fill(wire).await;
-            if !self.open && self.gather.is_empty() {
+            if !self.is_needed() {
                 return End::Finished;
             }
             let wake = self.wake(wire);
@@ -189,8 +225,8 @@ impl<R: Receipt> Task<R> {
                 () = &mut forced => return End::Forced,
             };
             self.metrics.buffered.set(self.room.used());
-            if let Some(why) = lost {
-                return End::Lost(why);
+            if let Some(loss) = lost {
+                return End::Lost(loss);
             }
         }
     }
@@ -235,15 +271,18 @@ impl<R: Receipt> Task<R> {
     }
 
     /// Notes an answer; says why the connection cannot be used any more, if so.
-    fn settle(&mut self, wire: &mut Wire, reply: Reply) -> Option<String> {
+    fn settle(&mut self, wire: &mut Wire, reply: Reply) -> Option<Loss> {
         wire.last_answer = Instant::now();
         match reply.answer {
             Answer::Confirmed => {
-                self.retry.reset();
                 self.metrics.messages.inc();
                 let settled = self.gather.confirmed(reply.ticket);
                 self.metrics.records.inc_by(settled.receipts.len() as u64);
                 self.resolve(settled, Outcome::Confirmed);
+                if self.culprit.is_some() && !self.gather.has_culprits() {
+                    self.culprit = None;
+                    self.tell(wire, None);
+                }
                 None
             }
             Answer::Refused => {
@@ -258,10 +297,10 @@ impl<R: Receipt> Task<R> {
                     "RabbitMQ returned a message: it reached no queue, so a binding or a queue is \
                      missing. Everything is declared again and what is not confirmed is resent"
                 );
-                Some("a message reached no queue; declaring everything again".to_owned())
+                Some(Loss::new("a message reached no queue; declaring everything again"))
             }
-            Answer::Lost(error) => Some(format!("the connection was lost: {error}")),
-            Answer::ConfirmsOff => Some("the channel does not confirm".to_owned()),
+            Answer::Lost(error) => Some(Loss::by(&error)),
+            Answer::ConfirmsOff => Some(Loss::new("the channel does not confirm")),
         }
     }
 
@@ -282,29 +321,32 @@ impl<R: Receipt> Task<R> {
         }
     }
 
-    fn note(&mut self, wire: &mut Wire, event: Option<Event>) -> Option<String> {
+    fn note(&mut self, wire: &mut Wire, event: Option<Event>) -> Option<Loss> {
         match event {
             Some(Event::ConnectionBlocked(reason)) => {
                 wire.blocked = true;
-                self.tell_blocked(wire, Some(reason));
+                self.tell(wire, Some(reason));
                 None
             }
             Some(Event::ConnectionUnblocked) => {
                 wire.blocked = false;
                 wire.last_answer = Instant::now();
-                self.tell_blocked(wire, None);
+                self.tell(wire, None);
                 None
             }
-            Some(Event::Error(error)) => Some(format!("the connection was lost: {error}")),
-            None => Some("the connection was lost".to_owned()),
+            Some(Event::Error(error)) => Some(Loss::by(&error)),
+            None => Some(Loss::new("the connection was lost")),
             Some(_) => None,
         }
     }
 
-    fn tell_blocked(&self, wire: &Wire, reason: Option<String>) {
+    /// Tells readiness how it is.
+    fn tell(&self, wire: &Wire, blocked: Option<String>) {
         if wire.blocked {
-            let reason = reason.unwrap_or_else(|| "out of memory or disk".to_owned());
+            let reason = blocked.unwrap_or_else(|| "out of memory or disk".to_owned());
             self.latch.not_ready(format!("RabbitMQ blocks publishers: {reason}"));
+        } else if let Some(culprit) = &self.culprit {
+            self.latch.not_ready(culprit.clone());
         } else {
             self.latch.ready();
         }
@@ -330,16 +372,7 @@ impl<R: Receipt> Task<R> {
     }
 }
 
-async fn confirm_select(channel: &Channel) -> Result<(), BrokerError> {
-    const DOING: &str = "switching publisher confirms on";
-    within(DOING, async {
-        let selected = channel.confirm_select(ConfirmSelectOptions::default()).await;
-        selected.map_err(|source| BrokerError::operation(DOING, source))
-    })
-    .await
-}
-
-fn stalled(wire: &Wire) -> Option<String> {
+fn stalled(wire: &Wire) -> Option<Loss> {
     let silent = !wire.confirms.is_empty() && wire.last_answer.elapsed() >= ANSWER_TIMEOUT;
-    silent.then(|| format!("RabbitMQ confirmed nothing for {ANSWER_TIMEOUT:?}"))
+    silent.then(|| Loss::new(format!("RabbitMQ confirmed nothing for {ANSWER_TIMEOUT:?}")))
 }

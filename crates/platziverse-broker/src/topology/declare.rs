@@ -1,9 +1,10 @@
 //! Makes RabbitMQ have what a [`Topology`] says.
 
 use lapin::options::{
-    ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+    ExchangeBindOptions, ExchangeDeclareOptions, ExchangeUnbindOptions, QueueBindOptions,
+    QueueDeclareOptions,
 };
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, ExchangeKind};
 
 use super::{Binding, Destination, Exchange, Kind, Queue, Topology};
@@ -14,7 +15,7 @@ use crate::publisher::short;
 pub(crate) async fn declare(channel: &Channel, topology: &Topology) -> Result<(), BrokerError> {
     for exchange in &topology.exchanges {
         let declared = declare_exchange(channel, exchange).await;
-        declared.map_err(|source| BrokerError::declare("exchange", exchange.name, source))?;
+        declared.map_err(|source| BrokerError::declare("exchange", &exchange.name, source))?;
     }
     for queue in &topology.queues {
         let declared = declare_queue(channel, queue).await;
@@ -24,6 +25,11 @@ pub(crate) async fn declare(channel: &Channel, topology: &Topology) -> Result<()
         let name = format!("{} of {}", binding.key, binding.source);
         let bound = bind(channel, binding).await;
         bound.map_err(|source| BrokerError::declare("binding", &name, source))?;
+    }
+    for Binding { source, key, destination } in &topology.unbindings {
+        let unbound = unbind(channel, short(source), short(key), destination).await;
+        let doing = format!("taking the binding {key} of {source} away");
+        unbound.map_err(|source| BrokerError::operation(doing, source))?;
     }
     Ok(())
 }
@@ -38,7 +44,7 @@ async fn declare_exchange(channel: &Channel, exchange: &Exchange) -> Result<(), 
         arguments.insert("alternate-exchange".into(), AMQPValue::LongString(alternate.into()));
     }
     let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-    channel.exchange_declare(short(exchange.name), kind, options, arguments).await
+    channel.exchange_declare(short(&exchange.name), kind, options, arguments).await
 }
 
 async fn declare_queue(channel: &Channel, queue: &Queue) -> Result<(), lapin::Error> {
@@ -47,7 +53,7 @@ async fn declare_queue(channel: &Channel, queue: &Queue) -> Result<(), lapin::Er
 }
 
 async fn bind(channel: &Channel, binding: &Binding) -> Result<(), lapin::Error> {
-    let (source, key) = (short(binding.source), short(&binding.key));
+    let (source, key) = (short(&binding.source), short(&binding.key));
     match &binding.destination {
         Destination::Queue(name) => {
             let options = QueueBindOptions::default();
@@ -56,6 +62,23 @@ async fn bind(channel: &Channel, binding: &Binding) -> Result<(), lapin::Error> 
         Destination::Exchange(name) => {
             let options = ExchangeBindOptions::default();
             channel.exchange_bind(short(name), source, key, options, FieldTable::default()).await
+        }
+    }
+}
+
+/// A binding that is not there is taken away as well as one that is.
+async fn unbind(
+    channel: &Channel,
+    source: ShortString,
+    key: ShortString,
+    destination: &Destination,
+) -> Result<(), lapin::Error> {
+    let none = FieldTable::default();
+    match destination {
+        Destination::Queue(name) => channel.queue_unbind(short(name), source, key, none).await,
+        Destination::Exchange(name) => {
+            let options = ExchangeUnbindOptions::default();
+            channel.exchange_unbind(short(name), source, key, options, none).await
         }
     }
 }

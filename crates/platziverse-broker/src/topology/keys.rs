@@ -25,13 +25,16 @@ pub fn sharded_key(key: &str, shard: u16, shards: u16) -> String {
     if shards > 1 { format!("{key}.{shard}") } else { key.to_owned() }
 }
 
+/// The binding key of what is published under a setting of one shard: its keys have two words.
+pub(super) const UNSHARDED: &str = "agent.*";
+
 /// The binding key of an ingest queue among several.
 pub(super) fn shard_key(shard: u16) -> String {
     format!("agent.*.{shard}")
 }
 
-/// Every key under which a live queue must be bound to hear all that `filter` matches. It may hear
-/// more.
+/// Every key under which a queue must be bound to the live exchange to hear all that `filter`
+/// matches, whether ingest is sharded or not. It may hear more.
 pub fn live_binding_keys(filter: &TopicFilter) -> Vec<String> {
     let key = binding_key(filter);
     if key == "#" {

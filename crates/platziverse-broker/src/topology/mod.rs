@@ -2,13 +2,11 @@
 
 mod declare;
 mod keys;
-
-use std::fmt;
+mod show;
 
 use lapin::types::{AMQPValue, FieldTable};
-use platziverse_config::IngestConfig;
-use platziverse_protocol::topic::{self, TopicFilter};
-use serde::{Serialize, Serializer};
+use platziverse_config::{IngestConfig, Route};
+use serde::Serialize;
 
 pub(crate) use declare::declare;
 pub use keys::{STORED_TOPICS, live_binding_keys, shard_of, sharded_key};
@@ -26,6 +24,13 @@ pub const DEAD: &str = "platziverse.dead";
 /// The exchange exists for its alternate: RabbitMQ asks each exchange on the way by itself, so a
 /// message that misses its ingest queue is kept although it reaches a listener as well.
 pub const INGEST: &str = "platziverse.ingest";
+
+/// The start of the name of the exchange before the queue of a route. As with [`INGEST`], each has
+/// the dead letters for its alternate: what a route is for is kept although its queue is gone.
+pub const ROUTE: &str = "platziverse.route";
+
+/// Everything that agents send, whatever the number of shards.
+const EVERYTHING_OF_AGENTS: &str = "agent.#";
 
 /// Dead letters are looked at again and again, and each look counts as a delivery: practically
 /// without limit, in a way that RabbitMQ 3.10 and 4 both understand.
@@ -49,7 +54,7 @@ pub enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Exchange {
     /// Its name.
-    pub name: &'static str,
+    pub name: String,
     /// How it routes.
     pub kind: Kind,
     /// The exchange that gets what would reach no queue.
@@ -90,14 +95,14 @@ pub enum Destination {
     /// A queue.
     Queue(String),
     /// Another exchange.
-    Exchange(&'static str),
+    Exchange(String),
 }
 
 /// A binding: what an exchange gets under `key` goes to the destination too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Binding {
     /// The exchange.
-    pub source: &'static str,
+    pub source: String,
     /// A pattern: `*` is a word, `#` any number of them.
     pub key: String,
     /// Where it leads.
@@ -113,70 +118,114 @@ pub struct Topology {
     pub queues: Vec<Queue>,
     /// What connects them.
     pub bindings: Vec<Binding>,
+    /// Bindings of other settings and of earlier versions: taken away once the others are made.
+    pub unbindings: Vec<Binding>,
 }
 
 impl Topology {
     /// The path from gateways to workers and subscribers, with dead letters; `routes` are topics
     /// that are kept in a queue too.
-    pub fn for_ingest(config: &IngestConfig, routes: &[(TopicFilter, String)]) -> Self {
+    ///
+    /// The queue of a route may receive more than its filter matches: a routing key has at most 255
+    /// bytes, so topics that are longer share one key, and each filter with wildcards is bound to
+    /// it. Who consumes the queue matches the topic of each record again.
+    ///
+    /// A queue that the settings name no longer, of a route or of a shard, stays as it is: nobody
+    /// but its owner knows whether what is in it is still wanted.
+    pub fn for_ingest(config: &IngestConfig, routes: &[Route]) -> Self {
         let mut topology = Self { exchanges: exchanges(), ..Self::default() };
         topology.add(Queue::dead(config), DEAD, "#");
-        let names = ingest_queues(config.shards);
-        for (shard, name) in (0..config.shards).zip(&names) {
-            let key = if names.len() == 1 { "agent.#".to_owned() } else { keys::shard_key(shard) };
-            topology.add(Queue::work(name, config), INGEST, &key);
-        }
+        topology.ingest(config);
         // Storage before listeners: what a listener can hear is kept.
         for exchange in [INGEST, LIVE] {
-            topology.bindings.push(Binding {
-                source: TELEMETRY,
-                key: "agent.#".to_owned(),
-                destination: Destination::Exchange(exchange),
-            });
+            let to = Destination::Exchange(exchange.to_owned());
+            topology.bind(TELEMETRY, EVERYTHING_OF_AGENTS, to);
         }
-        for (filter, name) in routes {
-            topology.route(filter, name, config);
+        for route in routes {
+            topology.route(route, config);
         }
         topology
     }
 
-    fn add(&mut self, queue: Queue, source: &'static str, key: &str) {
-        let destination = Destination::Queue(queue.name.clone());
-        if !self.queues.contains(&queue) {
-            self.queues.push(queue);
+    /// The ingest queues. With shards the one without a number stays: it has what gateways with
+    /// the setting 1 publish, also while the setting is changed on one process after the other.
+    fn ingest(&mut self, config: &IngestConfig) {
+        let main = Destination::Queue(INGEST.to_owned());
+        if config.shards <= 1 {
+            self.add(Queue::work(INGEST, config), INGEST, EVERYTHING_OF_AGENTS);
+        } else {
+            for shard in 0..config.shards {
+                let queue = Queue::work(&shard_queue(shard), config);
+                self.add(queue, INGEST, &keys::shard_key(shard));
+            }
+            self.add(Queue::work(INGEST, config), INGEST, keys::UNSHARDED);
+            // What one shard was bound to: otherwise all would be stored twice over.
+            self.unbind(INGEST, EVERYTHING_OF_AGENTS, main.clone());
         }
-        self.bindings.push(Binding { source, key: key.to_owned(), destination });
+        // Before there was an exchange of that name, the queue was bound to this one.
+        self.unbind(TELEMETRY, EVERYTHING_OF_AGENTS, main);
     }
 
-    fn route(&mut self, filter: &TopicFilter, name: &str, config: &IngestConfig) {
-        let mut keys = vec![topic::binding_key(filter)];
-        if filter.len() > topic::KEY_BYTES_MAX || filter.contains(['+', '#']) {
-            keys.push(topic::cut_binding_key());
+    fn route(&mut self, Route { filter, queue }: &Route, config: &IngestConfig) {
+        let name = format!("{ROUTE}.{queue}");
+        if !self.exchanges.iter().any(|exchange| exchange.name == name) {
+            self.exchanges.push(Exchange::new(&name, Kind::Topic, Some(DEAD)));
+            self.add(Queue::work(queue, config), &name, "#");
         }
-        for key in keys {
-            self.add(Queue::work(name, config), LIVE, &key);
+        for key in live_binding_keys(filter) {
+            self.bind(LIVE, &key, Destination::Exchange(name.clone()));
+            // Without an exchange between them, what the queue misses is lost.
+            self.unbind(LIVE, &key, Destination::Queue(queue.clone()));
         }
+    }
+
+    fn add(&mut self, queue: Queue, source: &str, key: &str) {
+        let destination = Destination::Queue(queue.name.clone());
+        self.queues.push(queue);
+        self.bind(source, key, destination);
+    }
+
+    fn bind(&mut self, source: &str, key: &str, destination: Destination) {
+        self.bindings.push(Binding::new(source, key, destination));
+    }
+
+    fn unbind(&mut self, source: &str, key: &str, destination: Destination) {
+        self.unbindings.push(Binding::new(source, key, destination));
+    }
+}
+
+impl Exchange {
+    fn new(name: &str, kind: Kind, alternate: Option<&'static str>) -> Self {
+        Self { name: name.to_owned(), kind, alternate }
+    }
+}
+
+impl Binding {
+    fn new(source: &str, key: &str, destination: Destination) -> Self {
+        Self { source: source.to_owned(), key: key.to_owned(), destination }
     }
 }
 
 fn exchanges() -> Vec<Exchange> {
-    let exchange = |name, kind, alternate| Exchange { name, kind, alternate };
     vec![
-        exchange(DEAD, Kind::Topic, None),
-        exchange(INGEST, Kind::Topic, Some(DEAD)),
-        exchange(TELEMETRY, Kind::Topic, Some(DEAD)),
+        Exchange::new(DEAD, Kind::Topic, None),
+        Exchange::new(INGEST, Kind::Topic, Some(DEAD)),
+        Exchange::new(TELEMETRY, Kind::Topic, Some(DEAD)),
         // No alternate exchange: no listener is no fault.
-        exchange(LIVE, Kind::Topic, None),
-        exchange(HEARTBEAT, Kind::Fanout, None),
+        Exchange::new(LIVE, Kind::Topic, None),
+        Exchange::new(HEARTBEAT, Kind::Fanout, None),
     ]
 }
 
-/// The queues that workers consume.
+/// The queues that workers consume: with shards, the one without a number too, which has what was
+/// published under the setting 1.
 pub fn ingest_queues(shards: u16) -> Vec<String> {
-    match shards {
-        0 | 1 => vec![INGEST.to_owned()],
-        _ => (0..shards).map(|shard| format!("{INGEST}.{shard}")).collect(),
-    }
+    let shards = if shards > 1 { 0..shards } else { 0..0 };
+    shards.map(shard_queue).chain([INGEST.to_owned()]).collect()
+}
+
+fn shard_queue(shard: u16) -> String {
+    format!("{INGEST}.{shard}")
 }
 
 impl Queue {
@@ -227,53 +276,6 @@ impl Queue {
             table.insert((*name).into(), value);
         }
         table
-    }
-}
-
-impl Serialize for Value {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Number(number) => serializer.serialize_i64(*number),
-            Self::Word(word) => serializer.serialize_str(word),
-        }
-    }
-}
-
-impl fmt::Display for Value {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Number(number) => number.fmt(f),
-            Self::Word(word) => word.fmt(f),
-        }
-    }
-}
-
-impl fmt::Display for Topology {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "EXCHANGE               KIND    ELSE")?;
-        for Exchange { name, kind, alternate } in &self.exchanges {
-            let kind = match kind {
-                Kind::Topic => "topic",
-                Kind::Fanout => "fanout",
-            };
-            writeln!(f, "{name:<22} {kind:<7} {}", alternate.unwrap_or("-"))?;
-        }
-        writeln!(f, "\nQUEUE")?;
-        for Queue { name, arguments } in &self.queues {
-            writeln!(f, "{name}")?;
-            for Argument { name, value } in arguments {
-                writeln!(f, "  {name:<23} {value}")?;
-            }
-        }
-        writeln!(f, "\nFROM                   KEY             TO")?;
-        for Binding { source, key, destination } in &self.bindings {
-            let to = match destination {
-                Destination::Queue(name) => format!("queue {name}"),
-                Destination::Exchange(name) => format!("exchange {name}"),
-            };
-            writeln!(f, "{source:<22} {key:<15} {to}")?;
-        }
-        Ok(())
     }
 }
 

@@ -1,7 +1,15 @@
+use std::collections::BTreeSet;
+
 use super::*;
+use platziverse_protocol::topic::{TopicFilter, routing_key};
+use proptest::prelude::*;
 
 fn filter(text: &str) -> TopicFilter {
     TopicFilter::parse(text).unwrap()
+}
+
+fn route(text: &str, queue: &str) -> Route {
+    Route { filter: filter(text), queue: queue.to_owned() }
 }
 
 #[test]
@@ -26,8 +34,8 @@ fn one_shard() {
 #[test]
 fn every_queue_has_its_limits() {
     let config = IngestConfig { shards: 3, ..IngestConfig::default() };
-    let topology = Topology::for_ingest(&config, &[(filter("plant/+"), "plant".to_owned())]);
-    assert_eq!(topology.queues.len(), 5);
+    let topology = Topology::for_ingest(&config, &[route("plant/+", "plant")]);
+    assert_eq!(topology.queues.len(), 6);
     for queue in &topology.queues {
         for needed in
             ["x-queue-type", "x-overflow", "x-max-length", "x-max-length-bytes", "x-delivery-limit"]
@@ -42,7 +50,10 @@ fn every_queue_has_its_limits() {
 #[test]
 fn shards() {
     assert_eq!(ingest_queues(1), ["platziverse.ingest"]);
-    assert_eq!(ingest_queues(2), ["platziverse.ingest.0", "platziverse.ingest.1"]);
+    assert_eq!(
+        ingest_queues(2),
+        ["platziverse.ingest.0", "platziverse.ingest.1", "platziverse.ingest"]
+    );
     assert_eq!(sharded_key("agent.message", 3, 4), "agent.message.3");
     assert_eq!(sharded_key("agent.message", 0, 1), "agent.message");
     assert_eq!(shard_of("yyy", 1), 0);
@@ -64,13 +75,135 @@ fn what_a_live_queue_is_bound_to() {
     check("+/connected", &["*.connected", "agent.connected.*", "#./cut"]);
 }
 
+/// Where what is published to `exchange` under `key` ends: alternates count only where nothing is
+/// bound, exchange by exchange, as in RabbitMQ.
+fn reached(topology: &Topology, exchange: &str, key: &str) -> BTreeSet<String> {
+    let words: Vec<_> = key.split('.').collect();
+    let bindings = topology.bindings.iter().filter(|binding| binding.source == exchange);
+    let mut hit = false;
+    let mut queues = BTreeSet::new();
+    for Binding { key: pattern, destination, .. } in bindings {
+        if amqp_matches(&words, &pattern.split('.').collect::<Vec<_>>()) {
+            hit = true;
+            match destination {
+                Destination::Queue(name) => drop(queues.insert(name.clone())),
+                Destination::Exchange(name) => queues.extend(reached(topology, name, key)),
+            }
+        }
+    }
+    let alternate = topology.exchanges.iter().find(|known| known.name == exchange);
+    match alternate.and_then(|exchange| exchange.alternate).filter(|_| !hit) {
+        Some(alternate) => reached(topology, alternate, key),
+        None => queues,
+    }
+}
+
+#[test]
+fn every_record_reaches_one_ingest_queue_whatever_its_gateway_was_set_to() {
+    let check = |shards: u16, key: &str, queue: &str| {
+        let config = IngestConfig { shards, ..IngestConfig::default() };
+        let topology = Topology::for_ingest(&config, &[route("agent/+", "kept")]);
+        let wanted = [queue, "kept"].map(str::to_owned);
+        assert_eq!(reached(&topology, TELEMETRY, key), BTreeSet::from(wanted), "{shards} {key}");
+    };
+    check(1, "agent.message", "platziverse.ingest");
+    check(1, "agent.message.3", "platziverse.ingest");
+    check(4, "agent.message.3", "platziverse.ingest.3");
+    check(4, "agent.disconnected", "platziverse.ingest");
+}
+
+#[test]
+fn nothing_is_both_bound_and_unbound() {
+    for shards in [1, 4] {
+        let config = IngestConfig { shards, ..IngestConfig::default() };
+        let routes = [route("a/#", "kept"), route("agent/+", "kept")];
+        let Topology { bindings, unbindings, .. } = Topology::for_ingest(&config, &routes);
+        assert!(!unbindings.is_empty());
+        for binding in &unbindings {
+            assert!(!bindings.contains(binding), "{binding}");
+        }
+    }
+}
+
+#[test]
+fn a_route_ends_in_its_queue_or_the_dead_letters() {
+    let routes = [route("a/#", "kept"), route("b", "kept"), route("b", "other")];
+    let topology = Topology::for_ingest(&IngestConfig::default(), &routes);
+    let text = topology.to_string();
+    for line in [
+        "platziverse.route.kept topic   platziverse.dead",
+        "platziverse.route.other topic   platziverse.dead",
+        "platziverse.live       a.#             exchange platziverse.route.kept",
+        "platziverse.route.kept #               queue kept",
+        "NO LONGER FROM",
+    ] {
+        assert!(text.contains(line), "{line:?} is not in\n{text}");
+    }
+    assert_eq!(topology.queues.iter().filter(|queue| queue.name == "kept").count(), 1);
+    assert_eq!(reached(&topology, LIVE, "a.x"), BTreeSet::from(["kept".to_owned()]));
+    assert_eq!(reached(&topology, LIVE, "b").len(), 2);
+    assert!(reached(&topology, LIVE, "c").is_empty());
+}
+
 #[test]
 fn routes_are_bound_to_what_subscribers_get() {
-    let routes = [(filter("a/#"), "kept".to_owned()), (filter("b"), "kept".to_owned())];
-    let topology = Topology::for_ingest(&IngestConfig::default(), &routes);
-    let keys: Vec<_> = topology.bindings.iter().filter(|b| b.source == LIVE).collect();
-    assert_eq!(keys.iter().map(|b| b.key.as_str()).collect::<Vec<_>>(), ["a.#", "#./cut", "b"]);
-    assert_eq!(topology.queues.iter().filter(|q| q.name == "kept").count(), 1);
+    let check = |shards: u16, texts: &[&str], want: &[&str]| {
+        let config = IngestConfig { shards, ..IngestConfig::default() };
+        let routes: Vec<_> = texts.iter().map(|text| route(text, "kept")).collect();
+        let topology = Topology::for_ingest(&config, &routes);
+        let keys = topology.bindings.iter().filter(|b| b.source == LIVE).map(|b| b.key.as_str());
+        assert_eq!(keys.collect::<Vec<_>>(), want, "{texts:?}");
+        assert_eq!(topology.queues.iter().filter(|q| q.name == "kept").count(), 1);
+    };
+    check(1, &["a/#", "b"], &["a.#", "#./cut", "b"]);
+    check(2, &["agent/message"], &["agent.message", "agent.message.*"]);
+    check(2, &["#"], &["#"]);
+}
+
+/// RabbitMQ's topic matching: `*` is one word, `#` any number of them.
+fn amqp_matches(key: &[&str], binding: &[&str]) -> bool {
+    match binding.split_first() {
+        None => key.is_empty(),
+        Some((&"#", rest)) => (0..=key.len()).any(|skip| amqp_matches(&key[skip..], rest)),
+        Some((&"*", rest)) => !key.is_empty() && amqp_matches(&key[1..], rest),
+        Some((word, rest)) => key.first() == Some(word) && amqp_matches(&key[1..], rest),
+    }
+}
+
+/// A topic, and a filter that matches it: some levels are `+`, and from some level on it is `#`.
+fn matching() -> impl Strategy<Value = (TopicFilter, String)> {
+    let level = || "[ab.*]{0,3}|[a]{60,80}";
+    let other = prop::collection::vec(level(), 1..8).prop_map(|levels| levels.join("/"));
+    let stored = prop::sample::select(&STORED_TOPICS[..]).prop_map(str::to_owned);
+    let topic = prop_oneof![3 => other, 1 => stored].prop_filter("a topic", |t| !t.is_empty());
+    let wild = prop::collection::vec(prop::bool::weighted(0.3), 8);
+    (topic, wild, prop::option::of(0..9usize)).prop_map(|(topic, wild, cut)| {
+        let levels = topic.split('/').zip(&wild);
+        let mut levels: Vec<_> =
+            levels.map(|(level, wild)| if *wild { "+" } else { level }).collect();
+        // `#` stands for the level before it too.
+        if let Some(cut) = cut.filter(|cut| *cut <= levels.len()) {
+            levels.truncate(cut);
+            levels.push("#");
+        }
+        (filter(&levels.join("/")), topic)
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_binding_is_never_too_narrow((filter, topic) in matching(), shards in 1u16..4) {
+        prop_assert!(filter.matches(&topic), "{} on {topic}", filter);
+        let mut key = routing_key(&topic);
+        if STORED_TOPICS.contains(&&*topic) {
+            key = sharded_key(&key, shards - 1, shards);
+        }
+        let words: Vec<_> = key.split('.').collect();
+        let keys = live_binding_keys(&filter);
+        prop_assert!(keys.iter().all(|key| key.len() <= 255), "{keys:?}");
+        let reaches = |key: &String| amqp_matches(&words, &key.split('.').collect::<Vec<_>>());
+        prop_assert!(keys.iter().any(reaches), "{} is not reached by {key}", filter);
+    }
 }
 
 #[test]

@@ -1,4 +1,5 @@
-use platziverse_broker::{Publisher, topology};
+use platziverse_broker::dead::{self, Selection};
+use platziverse_broker::{Lane, Publisher, topology};
 use platziverse_config::IngestConfig;
 
 use crate::world::*;
@@ -43,35 +44,73 @@ async fn a_deleted_queue_is_made_and_consumed_again() {
     let (lane, publisher) = (telemetry(), &publisher);
     // Until it is back, lines go to the dead letters.
     let mut number = 0;
-    let delivery = loop {
-        confirmed(vec![publish(publisher, &lane, number).await]).await;
-        number += 1;
-        if let Some(delivery) = deliveries.try_next() {
-            break delivery;
+    let redeclared = async {
+        loop {
+            confirmed(vec![publish(publisher, &lane, number).await]).await;
+            number += 1;
+            if let Some(delivery) = deliveries.try_next() {
+                break delivery;
+            }
+            tokio::task::yield_now().await;
         }
-        tokio::task::yield_now().await;
     };
+    let delivery = soon("the queue is back", redeclared).await;
     assert!(delivery.ack().await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn too_many_deliveries_make_a_dead_letter() {
     let world = World::new();
-    let context = world.context(&IngestConfig { delivery_limit: 2, ..IngestConfig::default() });
+    let config = IngestConfig { delivery_limit: 2, ..IngestConfig::default() };
+    let context = world.context(&config);
     let publisher: TestPublisher = Publisher::start(&context, OPTIONS).await.unwrap();
     confirmed(vec![publish(&publisher, &telemetry(), 5).await]).await;
-    let mut deliveries = consume(&context, topology::INGEST, 10).await;
+    // Whoever takes it dies of it.
+    for delivered in 0..3 {
+        let delivery = die_of_the_next(&world, &config).await;
+        assert_eq!((numbers(&delivery.body), delivery.redelivered), (vec![5], delivered > 0));
+    }
     let mut dead = consume(&context, topology::DEAD, 10).await;
-    let requeueing = async {
-        loop {
-            next(&mut deliveries).await.reject().await;
-        }
-    };
-    let delivery = tokio::select! {
-        delivery = next(&mut dead) => delivery,
-        () = requeueing => unreachable!(),
-    };
+    let delivery = next(&mut dead).await;
     assert_eq!(numbers(&delivery.body), [5]);
+    assert_eq!(delivery.header("x-first-death-reason").as_deref(), Some("delivery_limit"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_shards_leave_nothing_behind() {
+    let world = World::new();
+    let one = world.context(&IngestConfig::default());
+    let publisher: TestPublisher = Publisher::start(&one, OPTIONS).await.unwrap();
+    confirmed(vec![publish(&publisher, &telemetry(), 1).await]).await;
+    // As before there was an exchange of that name.
+    let path =
+        format!("bindings/{}/e/{}/q/{}", one.amqp.vhost, topology::TELEMETRY, topology::INGEST);
+    world.call("POST", &path, r##"{"routing_key": "agent.#"}"##);
+
+    let config = IngestConfig { shards: 2, ..IngestConfig::default() };
+    let two = world.context(&config);
+    let sharded: TestPublisher = Publisher::start(&two, OPTIONS).await.unwrap();
+    assert_eq!(world.keys(topology::INGEST, topology::INGEST), ["agent.*"]);
+    assert!(world.keys(topology::TELEMETRY, topology::INGEST).is_empty());
+    let lane = Lane::new(topology::TELEMETRY, "agent.message.1", "agent.message");
+    confirmed(vec![publish(&sharded, &lane, 2).await]).await;
+    // A gateway that still has the old setting.
+    confirmed(vec![publish(&publisher, &telemetry(), 3).await]).await;
+
+    let mut got = Vec::new();
+    for queue in topology::ingest_queues(2) {
+        let mut deliveries = consume(&two, &queue, 10).await;
+        let count = if queue == topology::INGEST { 2 } else { usize::from(queue.ends_with(".1")) };
+        for _ in 0..count {
+            let delivery = next(&mut deliveries).await;
+            got.extend(numbers(&delivery.body));
+            assert!(delivery.ack().await);
+        }
+        assert!(deliveries.try_next().is_none(), "stored once");
+    }
+    assert_eq!(got, [2, 1, 3]);
+    let operator = world.operator().await;
+    assert!(dead::list(&operator, &Selection::All, 1).await.unwrap().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

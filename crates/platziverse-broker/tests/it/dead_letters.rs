@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use platziverse_broker::dead::{self, DeadLetter, Selection};
+use platziverse_broker::dead::{self, DeadLetter, Handled, Selection};
 use platziverse_broker::{Lane, Outgoing, Publisher, topology};
 use platziverse_config::IngestConfig;
 use platziverse_protocol::dead::{Reason, Stage};
@@ -63,7 +63,7 @@ async fn listed_shown_replayed_and_purged() {
     assert!(dead::show(&operator, "nobody").await.unwrap().is_none());
 
     let one = Selection::Ids(BTreeSet::from([id(2)]));
-    assert_eq!(dead::replay(&operator, &one).await.unwrap(), 1);
+    assert_eq!(dead::replay(&operator, &one).await.unwrap().count, 1);
     let mut deliveries = consume(&context, topology::INGEST, 10).await;
     let delivery = next(&mut deliveries).await;
     assert_eq!(numbers(&delivery.body), [2]);
@@ -73,8 +73,8 @@ async fn listed_shown_replayed_and_purged() {
     assert_eq!((delivery.records(), delivery.header("reason")), (Some(1), None));
 
     let reason = Selection::Reason("invalid_json".to_owned());
-    assert_eq!(dead::purge(&operator, &reason).await.unwrap(), 2);
-    assert_eq!(dead::purge(&operator, &Selection::All).await.unwrap(), 0);
+    assert_eq!(dead::purge(&operator, &reason).await.unwrap().count, 2);
+    assert_eq!(dead::purge(&operator, &Selection::All).await.unwrap().count, 0);
     assert!(ids(&Selection::All, 10).await.is_empty());
     operator.close().await;
 }
@@ -82,23 +82,26 @@ async fn listed_shown_replayed_and_purged() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_rabbitmq_gave_up_says_where_it_was() {
     let world = World::new();
-    let context = world.context(&IngestConfig::default());
+    let config = IngestConfig { delivery_limit: 1, ..IngestConfig::default() };
+    let context = world.context(&config);
     let publisher: TestPublisher = Publisher::start(&context, OPTIONS).await.unwrap();
     confirmed(vec![publish(&publisher, &telemetry(), 9).await]).await;
-    let mut deliveries = consume(&context, topology::INGEST, 10).await;
-    assert!(next(&mut deliveries).await.reject().await);
+    for _ in 0..2 {
+        die_of_the_next(&world, &config).await;
+    }
     let operator = world.operator().await;
     let listed = async || !dead::list(&operator, &Selection::All, 10).await.unwrap().is_empty();
     eventually("it is a dead letter", listed).await;
     let entries = dead::list(&operator, &Selection::All, 10).await.unwrap();
     let entry = &entries[0];
-    assert_eq!((entry.reason.as_str(), entry.stage.as_str()), ("rejected", "rabbitmq"));
+    assert_eq!((entry.reason.as_str(), entry.stage.as_str()), ("delivery_limit", "rabbitmq"));
     assert_eq!(entry.origin_exchange, topology::TELEMETRY);
     assert_eq!(entry.origin_key, "agent.message");
     let error = entry.error.as_deref().unwrap();
-    assert_eq!(error, "rejected by a consumer of the queue platziverse.ingest");
+    assert_eq!(error, "delivered too often from the queue platziverse.ingest");
 
-    assert_eq!(dead::replay(&operator, &Selection::All).await.unwrap(), 1);
+    assert_eq!(dead::replay(&operator, &Selection::All).await.unwrap().count, 1);
+    let mut deliveries = consume(&context, topology::INGEST, 10).await;
     assert_eq!(numbers(&next(&mut deliveries).await.body), [9]);
 }
 
@@ -143,7 +146,7 @@ async fn a_replay_to_listeners_needs_none() {
         origin_key: "nobody",
     };
     confirmed(vec![publish(&publisher, &Lane::dead(&letter), 1).await]).await;
-    assert_eq!(dead::replay(&operator, &Selection::All).await.unwrap(), 1);
+    assert_eq!(dead::replay(&operator, &Selection::All).await.unwrap().count, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -156,17 +159,47 @@ async fn what_was_forbidden_is_replayed_only_by_name() {
         bury(&publisher, number, reason).await;
     }
     let operator = world.operator().await;
-    assert_eq!(dead::replay(&operator, &Selection::All).await.unwrap(), 1);
+    assert_eq!(dead::replay(&operator, &Selection::All).await.unwrap().count, 1);
     let mut deliveries = consume(&context, topology::INGEST, 10).await;
     assert_eq!(numbers(&next(&mut deliveries).await.body), [2]);
     let all_left = async || dead::list(&operator, &Selection::All, 9).await.unwrap().len() == 2;
     eventually("the others are left", all_left).await;
     let one = Selection::Ids(BTreeSet::from([id(3)]));
-    assert_eq!(dead::replay(&operator, &one).await.unwrap(), 1);
+    assert_eq!(dead::replay(&operator, &one).await.unwrap().count, 1);
     assert_eq!(numbers(&next(&mut deliveries).await.body), [3]);
     let reason = Selection::Reason("not_authorized".to_owned());
-    assert_eq!(dead::replay(&operator, &reason).await.unwrap(), 1);
+    assert_eq!(dead::replay(&operator, &reason).await.unwrap().count, 1);
     assert_eq!(numbers(&next(&mut deliveries).await.body), [1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_the_start_was_kept_of_is_never_replayed() {
+    let world = World::new();
+    let context = world.context(&IngestConfig::default());
+    let publisher: TestPublisher = Publisher::start(&context, OPTIONS).await.unwrap();
+    // The first two have one id.
+    for (number, reason) in
+        [(1, Reason::InvalidJson), (1, Reason::InvalidJson), (2, Reason::PacketTooLarge)]
+    {
+        bury(&publisher, number, reason).await;
+    }
+    let operator = world.operator().await;
+    let ids = |numbers: &[u128]| -> BTreeSet<_> { numbers.iter().copied().map(id).collect() };
+    let replay = async |selection: Selection| dead::replay(&operator, &selection).await.unwrap();
+    let all = Handled { count: 2, ids: ids(&[1, 2]), cut: 1 };
+    assert_eq!(replay(Selection::All).await, all);
+    let left = async || dead::count(&operator).await.unwrap() == 1;
+    eventually("one is left", left).await;
+    let one = Handled { count: 0, ids: ids(&[2]), cut: 1 };
+    assert_eq!(replay(Selection::Ids(ids(&[2, 3]))).await, one);
+    let by_reason = Selection::Reason("packet_too_large".to_owned());
+    assert_eq!(replay(by_reason.clone()).await, one);
+    let deleted = Handled { count: 1, ids: ids(&[2]), cut: 0 };
+    assert_eq!(dead::purge(&operator, &by_reason).await.unwrap(), deleted);
+    let mut deliveries = consume(&context, topology::INGEST, 10).await;
+    for _ in 0..2 {
+        assert_eq!(numbers(&next(&mut deliveries).await.body), [1]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -195,7 +228,8 @@ async fn many_are_replayed_in_order_and_what_reaches_nothing_stays() {
         confirmed(outcomes).await;
     }
     let operator = world.operator().await;
-    assert!(dead::replay(&operator, &Selection::All).await.is_err());
+    let error = dead::replay(&operator, &Selection::All).await.unwrap_err().to_string();
+    assert_eq!(error, "after 127 dead letters were sent back");
     operator.close().await;
     let operator = world.operator().await;
     // All that were on their way with the one that failed are settled; those behind are not sent.

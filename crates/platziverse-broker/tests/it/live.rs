@@ -1,11 +1,12 @@
 use platziverse_broker::dead::{self, Selection};
 use platziverse_broker::{
     Bound, Context, Lane, LiveHandle, LiveMessages, LiveOptions, LiveQueue, Message, Publisher,
-    heartbeat, topology,
+    Topology, heartbeat, topology,
 };
-use platziverse_config::IngestConfig;
+use platziverse_config::{IngestConfig, Route};
 use platziverse_protocol::heartbeat::Heartbeat;
 use platziverse_protocol::time::Timestamp;
+use platziverse_protocol::topic::TopicFilter;
 
 use crate::world::*;
 
@@ -68,9 +69,40 @@ async fn what_a_listener_hears_is_kept_although_its_queue_is_gone() {
     assert_eq!(entries.len(), 1);
     assert_eq!(entries[0].reason, "unroutable");
     operator.declare(&context.topology).await.unwrap();
-    assert_eq!(dead::replay(&operator, &Selection::All).await.unwrap(), 1);
+    assert_eq!(dead::replay(&operator, &Selection::All).await.unwrap().count, 1);
     let mut deliveries = consume(&context, topology::INGEST, 10).await;
     assert_eq!(numbers(&next(&mut deliveries).await.body), [1]);
+    operator.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_routed_is_kept_although_its_queue_is_gone() {
+    let world = World::new();
+    let filter = TopicFilter::parse("plant/#").unwrap();
+    let routes = [Route { filter, queue: "plant".to_owned() }];
+    let context = world.context_of(Topology::for_ingest(&IngestConfig::default(), &routes));
+    let publisher: TestPublisher = Publisher::start(&context, OPTIONS).await.unwrap();
+    let lane = Lane::live("plant.a");
+    confirmed(vec![publish(&publisher, &lane, 1).await]).await;
+    let mut deliveries = consume(&context, "plant", 10).await;
+    let delivery = next(&mut deliveries).await;
+    assert_eq!((numbers(&delivery.body), &*delivery.exchange), (vec![1], topology::LIVE));
+    assert!(delivery.ack().await);
+    drop((delivery, deliveries));
+
+    let (handle, mut messages) = listen(&context).await;
+    assert_eq!(bind(&handle, "plant.a").await, Bound::Now);
+    world.delete_queue("plant");
+    confirmed(vec![publish(&publisher, &lane, 2).await]).await;
+    assert_eq!(numbers(&next_live(&mut messages).await.body), [2]);
+    let operator = world.operator().await;
+    let entries = dead::list(&operator, &Selection::All, 10).await.unwrap();
+    assert_eq!(entries.len(), 1);
+    assert_eq!(entries[0].reason, "unroutable");
+    assert_eq!(entries[0].origin_exchange, topology::LIVE);
+    // What nobody has a route for is no dead letter.
+    confirmed(vec![publish(&publisher, &Lane::live("other"), 3).await]).await;
+    assert_eq!(dead::list(&operator, &Selection::All, 10).await.unwrap().len(), 1);
     operator.close().await;
 }
 

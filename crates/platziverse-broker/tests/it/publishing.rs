@@ -2,7 +2,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use platziverse_broker::{Lane, Outcome, Publisher, PublisherOptions, topology};
+use platziverse_broker::{
+    Lane, LiveOptions, LiveQueue, Outcome, Publisher, PublisherOptions, topology,
+};
 use platziverse_config::IngestConfig;
 use tokio::sync::oneshot;
 
@@ -200,4 +202,63 @@ async fn a_full_publisher_gives_lines_back() {
         sent = soon("room again", &mut waiting) => sent.unwrap(),
         () = draining => {}
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_closes_the_channel_holds_up_its_own_lane_only() {
+    let world = World::new();
+    let context = world.context(&IngestConfig::default());
+    world.permit_live_keys("^good");
+    let publisher: TestPublisher = Publisher::start(&context, OPTIONS).await.unwrap();
+    let lanes: Vec<_> = (0..5).map(|number| Lane::live(&format!("good.{number}"))).collect();
+    let (mut good, bad_lane) = (Vec::new(), Lane::live("bad"));
+    let mut bad = Vec::new();
+    for number in 0..50 {
+        for lane in &lanes {
+            good.push(publish(&publisher, lane, number).await);
+        }
+        if number % 25 == 10 {
+            bad.push(publish(&publisher, &bad_lane, number).await);
+        }
+    }
+    confirmed(good).await;
+    eventually("found", async || not_ready(&context).contains("at a message of")).await;
+    // While it is tried again and again, what others publish is confirmed.
+    for number in 0..20 {
+        confirmed(vec![publish(&publisher, &lanes[0], number).await]).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(not_ready(&context).contains("permissions"), "{}", not_ready(&context));
+    assert!(bad.iter_mut().all(|outcome| outcome.try_recv().is_err()));
+    world.permit_live_keys(".*");
+    confirmed(bad).await;
+    eventually("ready again", async || context.readiness.is_ready()).await;
+}
+
+/// Why a process is not ready.
+fn not_ready(context: &platziverse_broker::Context) -> String {
+    format!("{:?}", context.readiness)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_rabbitmq_the_end_does_not_wait_for_it() {
+    let world = World::new();
+    let context = world.context(&IngestConfig::default());
+    let publisher: TestPublisher = Publisher::start(&context, OPTIONS).await.unwrap();
+    let (_handle, messages) =
+        LiveQueue::start(&context, LiveOptions::live(&"host:1", 10)).await.unwrap();
+    let deliveries = consume(&context, topology::INGEST, 10).await;
+    eventually("listed", async || world.connections().len() == 3).await;
+    // Nobody comes in any more.
+    let path = format!("permissions/{}/{}", context.amqp.vhost, context.amqp.username);
+    world.call("DELETE", &path, "");
+    world.close_connections().await;
+    eventually("noticed", async || !context.readiness.is_ready()).await;
+    // Long enough for the waits between attempts to grow.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let asked = tokio::time::Instant::now();
+    context.drain.request();
+    drop((publisher, messages, deliveries));
+    soon("the end", context.drain.finished()).await;
+    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
 }

@@ -6,6 +6,12 @@ use platziverse_service::chain;
 
 use crate::world::*;
 
+/// Where something that is not RabbitMQ listens, or nothing.
+fn elsewhere(port: u16) -> AmqpConfig {
+    let (host, tls) = ("127.0.0.1".to_owned(), false);
+    AmqpConfig { host, port, tls, ..World::new().amqp.clone() }
+}
+
 async fn refused(amqp: AmqpConfig) -> String {
     let world = World::new();
     let mut context = world.context(&IngestConfig::default());
@@ -38,8 +44,7 @@ async fn a_missing_vhost() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_listens() {
-    let amqp = AmqpConfig { port: 1, ..World::new().amqp.clone() };
-    let text = refused(amqp).await;
+    let text = refused(elsewhere(1)).await;
     check(&text, &["cannot connect to RabbitMQ at 127.0.0.1:1/", "amqp.port", "refused"]);
 }
 
@@ -48,7 +53,7 @@ async fn somebody_else_listens() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let connect_timeout = Duration::from_millis(300);
-    let amqp = AmqpConfig { port, connect_timeout, ..World::new().amqp.clone() };
+    let amqp = AmqpConfig { connect_timeout, ..elsewhere(port) };
     check(&refused(amqp).await, &["no answer within 300ms", "amqp.connect_timeout"]);
 }
 
@@ -68,7 +73,7 @@ async fn a_server_that_is_too_old() {
         std::future::pending::<()>().await;
     };
     let text = tokio::select! {
-        text = refused(AmqpConfig { port, ..World::new().amqp.clone() }) => text,
+        text = refused(elsewhere(port)) => text,
         () = old => unreachable!(),
     };
     check(&text, &["is version 3.8.19; version 3.10 or newer is needed"]);

@@ -7,7 +7,7 @@ use platziverse_broker::{
     Connection, Consumer, ConsumerOptions, Context, Deliveries, Delivery, Lane, Outcome, Outgoing,
     Publisher, PublisherOptions, Topology, connect,
 };
-use platziverse_config::{AmqpConfig, IngestConfig};
+use platziverse_config::{AmqpConfig, IngestConfig, Layers, Settings};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -36,7 +36,9 @@ fn variable(name: &str) -> String {
 
 impl World {
     pub(crate) fn new() -> Self {
-        let mut amqp = AmqpConfig::from_url(&variable("TEST_AMQP_URL")).unwrap();
+        let env = vec![("PLATZIVERSE_AMQP__URL".to_owned(), variable("TEST_AMQP_URL"))];
+        let layers = Layers { env, dir: "/nonexistent".into(), ..Layers::default() };
+        let mut amqp = Settings::load(&layers).unwrap().settings.amqp;
         let vhost = format!("test-broker-{}", Uuid::new_v4().simple());
         amqp.vhost.clone_from(&vhost);
         amqp.url = None;
@@ -72,7 +74,10 @@ impl World {
     }
 
     pub(crate) fn context(&self, config: &IngestConfig) -> Context {
-        let topology = Topology::for_ingest(config, &[]);
+        self.context_of(Topology::for_ingest(config, &[]))
+    }
+
+    pub(crate) fn context_of(&self, topology: Topology) -> Context {
         let name = format!("platziverse-test@{}", Uuid::new_v4().simple());
         Context::standalone(self.amqp.clone(), &name, topology)
     }
@@ -101,6 +106,22 @@ impl World {
 
     pub(crate) fn delete_queue(&self, queue: &str) {
         self.call("DELETE", &format!("queues/{}/{queue}", self.vhost), "");
+    }
+
+    /// What the user of the tests may publish to the live exchange: keys that match.
+    pub(crate) fn permit_live_keys(&self, pattern: &str) {
+        let path = format!("topic-permissions/{}/{}", self.vhost, self.amqp.username);
+        let exchange = platziverse_broker::topology::LIVE;
+        let body = serde_json::json!({ "exchange": exchange, "write": pattern, "read": ".*" });
+        self.call("PUT", &path, &body.to_string());
+    }
+
+    /// The keys under which a queue is bound to an exchange.
+    pub(crate) fn keys(&self, exchange: &str, queue: &str) -> Vec<String> {
+        let path = format!("bindings/{}/e/{exchange}/q/{queue}", self.vhost);
+        let bindings = self.call("GET", &path, "");
+        let keys = bindings.as_array().into_iter().flatten();
+        keys.filter_map(|one| one["routing_key"].as_str().map(str::to_owned)).collect()
     }
 
     pub(crate) fn unbind(&self, exchange: &str, queue: &str, key: &str) {
@@ -190,4 +211,14 @@ pub(crate) fn numbers(body: &[u8]) -> Vec<u128> {
         value["number"].as_u64().map(u128::from).unwrap()
     };
     text.lines().map(number).collect()
+}
+
+/// Takes the next delivery of the ingest queue and loses the connection.
+pub(crate) async fn die_of_the_next(world: &World, config: &IngestConfig) -> Delivery {
+    let context = world.context(config);
+    let mut deliveries = consume(&context, platziverse_broker::topology::INGEST, 10).await;
+    let delivery = next(&mut deliveries).await;
+    context.drain.force();
+    soon("the end of its connection", context.drain.finished()).await;
+    delivery
 }

@@ -172,26 +172,16 @@ pub(super) fn outgoing(packet: &Outgoing, text: bool) -> Option<c5::Encoded> {
             packet_id: packet.packet_id,
             properties: Vec::new(),
             reason_string: None,
-            status: packet
-                .reasons
-                .iter()
-                .map(|reason| {
-                    c5::SubscribeAckReason::try_from(reason.code())
-                        .unwrap_or(c5::SubscribeAckReason::UnspecifiedError)
-                })
+            status: (packet.reasons.iter())
+                .map(|reason| known(*reason, c5::SubscribeAckReason::UnspecifiedError))
                 .collect(),
         }),
         Outgoing::Unsuback(packet) => c5::Packet::UnsubscribeAck(c5::UnsubscribeAck {
             packet_id: packet.packet_id,
             properties: Vec::new(),
             reason_string: None,
-            status: packet
-                .reasons
-                .iter()
-                .map(|reason| {
-                    c5::UnsubscribeAckReason::try_from(reason.code())
-                        .unwrap_or(c5::UnsubscribeAckReason::UnspecifiedError)
-                })
+            status: (packet.reasons.iter())
+                .map(|reason| known(*reason, c5::UnsubscribeAckReason::UnspecifiedError))
                 .collect(),
         }),
         Outgoing::Pingresp => c5::Packet::PingResponse,
@@ -199,9 +189,13 @@ pub(super) fn outgoing(packet: &Outgoing, text: bool) -> Option<c5::Encoded> {
     }))
 }
 
+/// The code of a reason where it is one of those that the packet may have.
+fn known<T: TryFrom<u8>>(reason: Reason, otherwise: T) -> T {
+    T::try_from(reason.code()).unwrap_or(otherwise)
+}
+
 fn connack(packet: &Connack, text: bool) -> c5::ConnectAck {
-    let reason_code = c5::ConnectAckReason::try_from(packet.told.reason.code())
-        .unwrap_or(c5::ConnectAckReason::UnspecifiedError);
+    let reason_code = known(packet.told.reason, c5::ConnectAckReason::UnspecifiedError);
     let reason_string = said(&packet.told, text);
     if packet.told.reason != Reason::SUCCESS {
         return c5::ConnectAck { reason_code, reason_string, ..c5::ConnectAck::default() };
@@ -223,8 +217,7 @@ fn connack(packet: &Connack, text: bool) -> c5::ConnectAck {
 fn ack(packet: &Ack, text: bool) -> c5::PublishAck {
     c5::PublishAck {
         packet_id: packet.packet_id,
-        reason_code: c5::PublishAckReason::try_from(packet.told.reason.code())
-            .unwrap_or(c5::PublishAckReason::UnspecifiedError),
+        reason_code: known(packet.told.reason, c5::PublishAckReason::UnspecifiedError),
         properties: Vec::new(),
         reason_string: said(&packet.told, text),
     }
@@ -244,8 +237,7 @@ fn ack_2(packet: &Ack) -> c5::PublishAck2 {
 }
 
 fn disconnect(packet: &Disconnect, text: bool) -> c5::Disconnect {
-    let reason_code = c5::DisconnectReasonCode::try_from(packet.told.reason.code())
-        .unwrap_or(c5::DisconnectReasonCode::UnspecifiedError);
+    let reason_code = known(packet.told.reason, c5::DisconnectReasonCode::UnspecifiedError);
     c5::Disconnect::new(reason_code).reason_string(said(&packet.told, text))
 }
 

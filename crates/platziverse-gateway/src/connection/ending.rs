@@ -3,7 +3,8 @@
 use platziverse_protocol::dead;
 use platziverse_service::clock;
 
-use super::{Connection, Way};
+use super::Connection;
+use crate::hub::Way;
 use crate::judge::Refused;
 use crate::packet::{Publish, Reason, Will};
 use crate::session::{By, Close};
@@ -55,7 +56,7 @@ impl Connection {
         if self.reported {
             for line in accepted.reporter.all_disconnected(clock::now()) {
                 if let Some(outgoing) = self.hub.telemetry(line) {
-                    self.hand_over(Way::Traffic, outgoing);
+                    self.hand_over(Way::Storage, outgoing);
                 }
             }
         }
@@ -77,12 +78,8 @@ impl Connection {
         held.retain(|(_, outgoing)| matches!(outgoing.receipt, Settlement::Own));
         let handing_over = async {
             for (way, outgoing) in held {
-                let publisher = match way {
-                    Way::Traffic => &hub.publisher,
-                    Way::Graveyard => &hub.graveyard,
-                };
                 // Closed only at the end of the process.
-                let _ = publisher.publish(outgoing).await;
+                let _ = hub.publisher(way).publish(outgoing).await;
             }
         };
         tokio::select! {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use platziverse_broker::{DeadLetter, Lane, Outgoing, Unsent, UnsentReason};
+use platziverse_broker::{DeadLetter, LINE_BYTES_MAX, Lane, Outgoing, Unsent, UnsentReason};
 use platziverse_protocol::dead::{self, Stage};
 use platziverse_protocol::presence::SessionId;
 use platziverse_protocol::record::{Payload, Properties, Record};
@@ -12,9 +12,11 @@ use platziverse_protocol::topic::{AGENT_MESSAGE, routing_key};
 use platziverse_service::clock;
 use uuid::Uuid;
 
-use super::{Connection, Way};
+use super::Connection;
 use crate::frame::Fault;
+use crate::hub::Way;
 use crate::judge::{Judgement, Refused, judge};
+use crate::mailbox::Mailbox;
 use crate::packet::{self, Publish, QoS, Reason, Text};
 use crate::reporter::{AGENTS_MAX, Binding, Reporter};
 use crate::session::Ticket;
@@ -47,14 +49,18 @@ impl Connection {
         let mut announced = None;
         let is_json = matches!(judgement, Judgement::Store { .. });
         let (lane, id, refused) = match judgement {
-            Judgement::Deliver => (Some(Lane::live(&routing_key(&publish.topic))), None, None),
+            Judgement::Deliver => {
+                let lane = Lane::live(&routing_key(&publish.topic));
+                (Some((Way::Listeners, lane)), None, None)
+            }
             Judgement::Store { agent, id } => match reporter.bind(&agent) {
                 Binding::Full => (None, id, Some(too_many_agents())),
                 binding => {
                     if binding == Binding::New {
                         announced = Some(reporter.connected(&agent, received));
                     }
-                    (self.hub.lanes.lane(AGENT_MESSAGE, agent.uuid.as_str()), id, None)
+                    let lane = self.hub.lanes.lane(AGENT_MESSAGE, agent.uuid.as_str());
+                    (lane.map(|lane| (Way::Storage, lane)), id, None)
                 }
             },
             Judgement::Refuse(refused) => (None, None, Some(refused)),
@@ -62,29 +68,34 @@ impl Connection {
         let id = id.unwrap_or_else(Uuid::now_v7);
         let payload = payload(&publish.payload, is_json);
         let line = line(id, reporter, publish, payload, received);
+        if line.len() > LINE_BYTES_MAX {
+            return self.refuse_too_long(publish);
+        }
         if let Some(outgoing) = announced.and_then(|line| self.hub.telemetry(line)) {
-            self.hand_over(Way::Traffic, outgoing);
+            self.hand_over(Way::Storage, outgoing);
         }
         let answer = ticket.map(|ticket| (self.mailbox.clone(), ticket));
         match (lane, refused) {
-            (Some(lane), None) => {
-                let receipt = self.settlement(answer, None);
-                self.hand_over(Way::Traffic, Outgoing { lane, id, line, receipt });
+            (Some((way, lane)), None) => {
+                let receipt = self.settlement(publish.qos, answer, None);
+                self.hand_over(way, Outgoing { lane, id, line, receipt });
             }
             (_, refused) => {
                 let refused = refused.unwrap_or_else(unroutable);
-                self.bury(id, line, &publish.topic, refused, answer);
+                self.bury(id, line, publish, refused, answer);
             }
         }
     }
 
     fn settlement(
         &self,
-        answer: Option<(crate::mailbox::Mailbox, Ticket)>,
+        qos: QoS,
+        answer: Option<(Mailbox, Ticket)>,
         refused: Option<packet::Told>,
     ) -> Settlement {
         let metrics = Arc::clone(&self.hub.metrics);
-        Settlement::Client(Box::new(ClientPublish { metrics, answer, refused, settled: false }))
+        let publish = ClientPublish { metrics, qos, answer, refused, settled: false };
+        Settlement::Client(Box::new(publish))
     }
 
     /// Keeps a refused publish as a dead letter; the client is answered once it is kept.
@@ -92,10 +103,11 @@ impl Connection {
         &mut self,
         id: Uuid,
         line: Bytes,
-        topic: &str,
+        publish: &Publish,
         refused: Refused,
-        answer: Option<(crate::mailbox::Mailbox, Ticket)>,
+        answer: Option<(Mailbox, Ticket)>,
     ) {
+        let topic = &*publish.topic;
         let error = refused.told.text.as_deref().unwrap_or_default().to_owned();
         self.hub.metrics.refusal(refused.reason);
         // Whoever may publish could fill a disk with what is logged of it.
@@ -112,33 +124,43 @@ impl Connection {
             origin_key: &key,
         };
         let lane = Lane::dead(&letter);
-        let receipt = self.settlement(answer, Some(refused.told));
+        let receipt = self.settlement(publish.qos, answer, Some(refused.told));
         self.hand_over(Way::Graveyard, Outgoing { lane, id, line, receipt });
     }
 
     /// Keeps the start of a packet that is larger than what is read.
     pub(super) fn refuse_oversized(&mut self, fault: &Fault) {
-        let Some(accepted) = &self.accepted else { return };
+        if self.accepted.is_none() {
+            return;
+        }
         let packet = &self.transport.inbound;
         let (topic, body) = start_of_publish(packet).unwrap_or(("", packet));
-        let publish = Publish {
-            topic: Text::from(topic),
-            alias: None,
-            payload: packet::Bytes::copy_from_slice(&body[..body.len().min(OVERSIZED_KEPT)]),
-            qos: QoS::AtMostOnce,
-            packet_id: None,
-            dup: false,
-            retain: false,
-            properties: None,
-        };
+        let publish = start(Text::from(topic), QoS::AtMostOnce, body);
         self.hub.metrics.publishes.enter(1);
+        self.bury_start(&publish, fault);
+    }
+
+    /// Keeps the start of a publish whose line is larger than what RabbitMQ takes, and ends the
+    /// connection as if its packet had been too large: properties with many control characters take
+    /// more room in a line than in a packet.
+    fn refuse_too_long(&mut self, publish: &Publish) {
+        let (reason, text) =
+            (Reason::PACKET_TOO_LARGE, "a publish that is too large to be passed on");
+        let fault = Fault::Invalid { reason, text };
+        let kept = start(publish.topic.clone(), publish.qos, &publish.payload);
+        self.bury_start(&kept, &fault);
+        self.session.fault(&fault, self.codec.version(), &mut self.actions);
+    }
+
+    fn bury_start(&mut self, publish: &Publish, fault: &Fault) {
+        let Some(accepted) = &self.accepted else { return };
         let id = Uuid::now_v7();
         let payload = Payload::of(&publish.payload);
-        let line = line(id, &accepted.reporter, &publish, payload, clock::now());
+        let line = line(id, &accepted.reporter, publish, payload, clock::now());
         let text = format!("{fault}; the first {} bytes are kept", publish.payload.len());
         let reason = dead::Reason::PacketTooLarge;
         let refused = Refused::new(reason, Reason::PACKET_TOO_LARGE, text);
-        self.bury(id, line, &publish.topic, refused, None);
+        self.bury(id, line, publish, refused, None);
     }
 
     /// Gives a message to a publisher, or holds it until there is room.
@@ -147,12 +169,8 @@ impl Connection {
             self.held.push_back((way, outgoing));
             return;
         }
-        let publisher = match way {
-            Way::Traffic => &self.hub.publisher,
-            Way::Graveyard => &self.hub.graveyard,
-        };
-        match publisher.try_publish(outgoing) {
-            Ok(()) => self.reported |= way == Way::Traffic,
+        match self.hub.publisher(way).try_publish(outgoing) {
+            Ok(()) => self.reported |= way == Way::Storage,
             Err(Unsent { outgoing, why: UnsentReason::Full }) => {
                 self.held.push_back((way, outgoing));
                 self.send_next();
@@ -164,17 +182,15 @@ impl Connection {
     /// Begins to wait for room for the first of what is held.
     fn send_next(&mut self) {
         let Some((way, outgoing)) = self.held.pop_front() else { return };
-        let publisher = match way {
-            Way::Traffic => self.hub.publisher.clone(),
-            Way::Graveyard => self.hub.graveyard.clone(),
-        };
-        self.sending = Some(Box::pin(async move { publisher.publish(outgoing).await }));
+        let publisher = self.hub.publisher(way).clone();
+        self.sending =
+            Some(Box::pin(async move { publisher.publish(outgoing).await.map(|()| way) }));
     }
 
-    pub(super) fn sent(&mut self, result: Result<(), Unsent<Settlement>>) {
+    pub(super) fn sent(&mut self, result: Result<Way, Unsent<Settlement>>) {
         self.sending = None;
         match result {
-            Ok(()) => self.reported = true,
+            Ok(way) => self.reported |= way == Way::Storage,
             Err(unsent) => abandon(unsent),
         }
         self.send_next();
@@ -192,7 +208,7 @@ impl Connection {
         self.hub.registry().renew(accepted.id, reporter.session);
         for line in accepted.reporter.all_connected(clock::now()) {
             if let Some(outgoing) = self.hub.telemetry(line) {
-                self.hand_over(Way::Traffic, outgoing);
+                self.hand_over(Way::Storage, outgoing);
             }
         }
     }
@@ -212,6 +228,20 @@ fn too_many_agents() -> Refused {
 fn unroutable() -> Refused {
     let text = "this topic is not stored";
     Refused::new(dead::Reason::UnknownTopic, Reason::TOPIC_NAME_INVALID, text)
+}
+
+/// A publish of which only the start of the payload is kept.
+fn start(topic: Text, qos: QoS, payload: &[u8]) -> Publish {
+    Publish {
+        topic,
+        alias: None,
+        payload: packet::Bytes::copy_from_slice(&payload[..payload.len().min(OVERSIZED_KEPT)]),
+        qos,
+        packet_id: None,
+        dup: false,
+        retain: false,
+        properties: None,
+    }
 }
 
 /// The topic of a PUBLISH that is only here in part, and what follows it.
