@@ -150,21 +150,27 @@ pub(crate) async fn upsert(
         .await
 }
 
-/// The most ids that are remembered.
-const IDS_MAX: usize = 65_536;
+/// The most ids that are remembered, beside those of the batch under way.
+const IDS_MAX: usize = 1 << 18;
 
 /// The ids of agents that this writer has met. They are a guess: who uses one checks it in the
 /// same transaction.
+///
+/// When the younger half is full, the older one is forgotten: a fleet that is larger than what
+/// fits is not learned anew all at once.
 #[derive(Default)]
-pub(crate) struct AgentIds(HashMap<Box<str>, i64>);
+pub(crate) struct AgentIds {
+    young: HashMap<Box<str>, i64>,
+    old: HashMap<Box<str>, i64>,
+}
 
 impl AgentIds {
     pub(crate) fn get(&self, uuid: &str) -> Option<i64> {
-        self.0.get(uuid).copied()
+        self.young.get(uuid).or_else(|| self.old.get(uuid)).copied()
     }
 
     pub(crate) fn knows_all(&self, rows: &[AgentRow<'_>]) -> bool {
-        rows.iter().all(|row| self.0.contains_key(row.uuid))
+        rows.iter().all(|row| self.get(row.uuid).is_some())
     }
 
     /// Whether what [`upsert`] answered is what was assumed.
@@ -174,14 +180,23 @@ impl AgentIds {
 
     /// Notes what [`upsert`] answered, for at least as long as this batch takes.
     pub(crate) fn remember(&mut self, rows: &[Row]) {
-        if self.0.len() + rows.len() > IDS_MAX {
-            self.0.clear();
+        self.learn(rows.iter().map(|row| (row.get(1), row.get(0))));
+    }
+
+    fn learn<'a>(&mut self, known: impl ExactSizeIterator<Item = (&'a str, i64)> + Clone) {
+        if self.young.len() + known.len() > IDS_MAX / 2 {
+            self.old = std::mem::take(&mut self.young);
         }
-        self.0.extend(rows.iter().map(|row| (row.get::<_, &str>(1).into(), row.get(0))));
+        for (uuid, id) in known {
+            // What the older half knows stays there: else both would hold the same.
+            if self.get(uuid) != Some(id) {
+                self.young.insert(uuid.into(), id);
+            }
+        }
     }
 
     pub(crate) fn forget(&mut self) {
-        self.0.clear();
+        *self = Self::default();
     }
 }
 

@@ -63,6 +63,23 @@ proptest! {
 }
 
 #[test]
+fn the_ids_that_were_learned_last_are_kept() {
+    let names: Vec<String> = (0..IDS_MAX + 1).map(|number| number.to_string()).collect();
+    let id = |number: usize| i64::try_from(number).unwrap();
+    let mut ids = AgentIds::default();
+    for (number, name) in names.iter().enumerate() {
+        ids.learn([(&**name, id(number))].into_iter());
+        assert!(ids.young.len() + ids.old.len() <= IDS_MAX);
+    }
+    let known = (0..names.len()).filter(|number| ids.get(&names[*number]) == Some(id(*number)));
+    assert!(known.clone().count() > IDS_MAX / 2);
+    assert!(known.max() == Some(IDS_MAX));
+    // A batch is known as a whole, however large it is, and an id that changed is the new one.
+    ids.learn(names.iter().map(|name| (&**name, 7)));
+    assert!(names.iter().all(|name| ids.get(name) == Some(7)));
+}
+
+#[test]
 fn rows_are_ordered_by_bytes() {
     let sightings = ["b", "a", "B", "é"].map(|uuid| Sighting {
         id: Uuid::nil(),

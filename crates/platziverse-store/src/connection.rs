@@ -113,16 +113,18 @@ fn drive(connection: Connection<Socket, NoTlsStream>) -> AbortHandle {
 /// Statements that each new connection starts with. Compiling a plan never pays for statements
 /// that only feed rows to an index.
 ///
-/// A process that is frozen, or whose machine is gone, must not keep its locks: the server ends a
-/// session that leaves a transaction idle for 5 s or whose other side is gone. Keepalives have no
-/// effect on Unix sockets, whose peer cannot be elsewhere.
+/// Whoever is gone must not keep locks. The server ends a session whose other machine is gone,
+/// noticed within 8 s by keepalives or by data that nobody acknowledges, and one that leaves a
+/// transaction idle for 5 s, as a process that is frozen does. What such a process holds outside
+/// of transactions it keeps, unless its connection [expires when idle](crate::locks::open). The
+/// TCP settings have no effect on Unix sockets, whose peer cannot be elsewhere.
 pub(crate) fn session_settings(statement_timeout: Duration) -> String {
     format!(
         "SET statement_timeout = {}; SET jit = off; \
          SET idle_in_transaction_session_timeout = '5s'; \
          SET client_connection_check_interval = '2s'; \
          SET tcp_keepalives_idle = 3; SET tcp_keepalives_interval = 2; \
-         SET tcp_keepalives_count = 2",
+         SET tcp_keepalives_count = 2; SET tcp_user_timeout = 8000",
         statement_timeout.as_millis()
     )
 }

@@ -91,6 +91,18 @@ pub enum StoreError {
         /// What came back.
         source: Box<dyn Error + Send + Sync>,
     },
+    /// Another process has been migrating for long.
+    #[error(
+        "migrating the database at {address}: another process has held the lock of the migrations \
+         for {after:?} (`select * from pg_stat_activity where application_name = {:?}` shows it)",
+        crate::migrations::APPLICATION_NAME
+    )]
+    Migrating {
+        /// Where, without secrets.
+        address: Arc<str>,
+        /// How long it was waited for.
+        after: Duration,
+    },
     /// A migration failed.
     #[error("migrating the database at {address}")]
     Migration {
@@ -103,12 +115,19 @@ pub enum StoreError {
 
 impl StoreError {
     /// Whether the same input can succeed later. Only what PostgreSQL has against the input itself
-    /// (SQLSTATE classes 22, 23 and 54) cannot; everything else is trouble of the surroundings.
+    /// (SQLSTATE classes 22, 23, 44 and 54, and what a trigger raises) cannot; everything else is
+    /// trouble of the surroundings.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Query { source, .. } if is_partition_bound(source) => true,
+            Self::Query { source, .. } if may_pass(source) => true,
             _ => !self.sqlstate().is_some_and(|state| is_data_trouble(state.code())),
         }
+    }
+
+    /// Whether there was a connection but no answer in time, be it the client or the server that
+    /// gave up: a smaller question may be answered.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Self::Timeout { .. }) || self.sqlstate() == Some(&SqlState::QUERY_CANCELED)
     }
 
     /// PostgreSQL's own code, if it answered with one.
@@ -121,21 +140,36 @@ impl StoreError {
             | Self::Timeout { .. }
             | Self::Unsettled { .. }
             | Self::Pool { .. }
+            | Self::Migrating { .. }
             | Self::Migration { .. } => None,
         }
     }
 }
 
-/// Classes 22 (data exception), 23 (integrity constraint violation), 54 (program limit exceeded).
+/// Classes 22 (data exception), 23 (integrity constraint violation), 44 (WITH CHECK OPTION
+/// violation), 54 (program limit exceeded), and P0001 (raised by a trigger).
 fn is_data_trouble(sqlstate: &str) -> bool {
-    matches!(sqlstate.get(..2), Some("22" | "23" | "54"))
+    matches!(sqlstate.get(..2), Some("22" | "23" | "44" | "54")) || sqlstate == "P0001"
 }
 
-/// Whether a row was on its way to one partition when its day got another. Unlike a check that
-/// somebody put on the table, the bound of a partition has no name.
-pub(crate) fn is_partition_bound(error: &tokio_postgres::Error) -> bool {
+/// Whether what looks like trouble with the data may pass when it is written once more.
+pub(crate) fn may_pass(error: &tokio_postgres::Error) -> bool {
+    is_partition_bound(error) || is_agent_id_taken(error)
+}
+
+/// Whether no partition took a row, as when it was on its way to one and its day got another.
+/// Unlike a check that somebody put on the table, the bound of a partition has no name.
+fn is_partition_bound(error: &tokio_postgres::Error) -> bool {
     error.as_db_error().is_some_and(|error| {
         *error.code() == SqlState::CHECK_VIOLATION && error.constraint().is_none()
+    })
+}
+
+/// Whether the next number for an agent is in use, as when rows were restored and the sequence was
+/// not. Each try takes the one after it.
+fn is_agent_id_taken(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_some_and(|error| {
+        *error.code() == SqlState::UNIQUE_VIOLATION && error.constraint() == Some("agents_pkey")
     })
 }
 
@@ -161,6 +195,9 @@ fn hint(error: &tokio_postgres::Error) -> Hint {
         }
         SqlState::INSUFFICIENT_PRIVILEGE => Some("the role lacks a privilege that it needs"),
         SqlState::DISK_FULL => Some("the server's disk is full"),
+        SqlState::CHECK_VIOLATION if is_partition_bound(error) => {
+            Some("no partition takes the row: is there one for its day, or the default one?")
+        }
         _ => None,
     })
 }
@@ -189,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn data_trouble_is_three_classes() {
+    fn data_trouble_is_told_by_its_code() {
         let check = |state: &SqlState, expected: bool| {
             assert_eq!(is_data_trouble(state.code()), expected, "{state:?}");
         };
@@ -199,6 +236,9 @@ mod tests {
         check(&SqlState::CHECK_VIOLATION, true);
         check(&SqlState::NOT_NULL_VIOLATION, true);
         check(&SqlState::PROGRAM_LIMIT_EXCEEDED, true);
+        check(&SqlState::WITH_CHECK_OPTION_VIOLATION, true);
+        check(&SqlState::RAISE_EXCEPTION, true);
+        check(&SqlState::PLPGSQL_ERROR, false);
         check(&SqlState::T_R_SERIALIZATION_FAILURE, false);
         check(&SqlState::T_R_DEADLOCK_DETECTED, false);
         check(&SqlState::DISK_FULL, false);

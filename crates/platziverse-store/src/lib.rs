@@ -16,6 +16,7 @@ mod sighting;
 mod status;
 mod store;
 pub mod sweep;
+mod times;
 pub mod writer;
 
 pub use error::StoreError;

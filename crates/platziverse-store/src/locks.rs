@@ -1,19 +1,40 @@
 //! The advisory locks. Their numbers are shared by every version that runs on one database.
 
+use platziverse_config::DatabaseConfig;
+
+use crate::connection::Link;
+use crate::error::StoreError;
+
 /// Held while migrations run.
 pub(crate) const MIGRATE: i64 = 0x706c_747a_0000_0001;
 /// Held by the worker that sweeps.
 pub(crate) const SWEEP: i64 = 0x706c_747a_0000_0002;
 /// Held while partitions are made and dropped.
 pub(crate) const PARTITIONS: i64 = 0x706c_747a_0000_0003;
-/// The first half of the two-part keys that stand for message ids; the second is [`stripe`].
-pub(crate) const MESSAGE_IDS: i32 = 0x706c_747a;
-
-/// The lock that stands for a message id. There are only 256, because a transaction that locked
-/// each id of a batch would exhaust the server's lock table.
-pub(crate) fn stripe(id: &uuid::Uuid) -> i32 {
-    i32::from(id.as_bytes()[15])
-}
 
 /// Takes a session's lock if it is free.
-pub(crate) const TRY_LOCK: &str = "SELECT pg_try_advisory_lock($1)";
+const TRY_LOCK: &str = "SELECT pg_try_advisory_lock($1)";
+
+/// How long a connection that may hold a lock can be idle until the server ends it. The kernel of
+/// a process that is frozen answers keepalives; only its silence tells.
+const EXPIRE_IDLE: &str = "SET idle_session_timeout = '10s'";
+
+/// A connection that can hold a lock. Its holder must ask something every few seconds.
+pub(crate) async fn open(
+    config: &DatabaseConfig,
+    application_name: &str,
+) -> Result<Link, StoreError> {
+    let link = Link::open(config, application_name).await?;
+    link.within("preparing to hold a lock", link.client.batch_execute(EXPIRE_IDLE)).await?;
+    Ok(link)
+}
+
+/// Takes a lock if no other connection has it. It lasts as long as the connection.
+pub(crate) async fn try_take(
+    link: &Link,
+    what: &'static str,
+    lock: i64,
+) -> Result<bool, StoreError> {
+    let row = link.within(what, link.client.query_one(TRY_LOCK, &[&lock])).await?;
+    Ok(row.get(0))
+}

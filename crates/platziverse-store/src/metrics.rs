@@ -1,6 +1,5 @@
 //! The metrics of a batch: as a binary COPY, and as arrays for an INSERT that skips duplicates.
 
-use std::collections::HashSet;
 use std::pin::pin;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -12,14 +11,13 @@ use platziverse_protocol::time::Timestamp;
 use tokio_postgres::{Client, CopyInSink, Error, Statement};
 use uuid::Uuid;
 
-use crate::locks;
 use crate::sighting::Sighting;
 
 /// A message with at least one metric.
 #[derive(Clone, Copy)]
 pub(crate) struct Measured<'a> {
-    id: Uuid,
-    timestamp: Timestamp,
+    pub(crate) id: Uuid,
+    pub(crate) timestamp: Timestamp,
     received: Timestamp,
     message: &'a AgentMessage<'a>,
     /// Known once [`assign`] has succeeded.
@@ -41,8 +39,8 @@ impl<'a> Measured<'a> {
     }
 
     /// Whether the sender named the message but not its time. Sent again, it has another time
-    /// (its receipt), so the primary key takes it for another message.
-    fn is_untimed(&self) -> bool {
+    /// (its receipt), so that the primary key would take it for another message.
+    pub(crate) fn is_untimed(&self) -> bool {
         self.message.id.is_some() && self.message.timestamp.is_none()
     }
 }
@@ -58,56 +56,9 @@ pub(crate) fn measured<'a>(sightings: &'a [Sighting<'a>]) -> Vec<Measured<'a>> {
     let mut messages: Vec<_> = sightings.iter().filter_map(Measured::of).collect();
     messages.sort_by_key(|message| (message.id, message.timestamp));
     let mut last = None;
-    messages.retain(|message| {
-        let repeated = message.is_untimed() && last == Some(message.id);
-        last = Some(message.id);
-        !repeated
-    });
     messages
-}
-
-/// The ids of the untimed messages, in order.
-pub(crate) fn untimed_ids(messages: &[Measured<'_>]) -> Vec<Uuid> {
-    messages.iter().filter(|message| message.is_untimed()).map(|message| message.id).collect()
-}
-
-pub(crate) const LOCK_IDS: &str =
-    "SELECT pg_advisory_xact_lock($1, stripe) FROM unnest($2::int4[]) AS stripe";
-
-/// A partition without statistics, as each is on its day's morning, looks as if reading it whole
-/// were cheap. What a writer asks is always answered by an index.
-pub(crate) const PROBES_ONLY: &str = "SET enable_seqscan = off";
-
-/// One index probe per id and partition.
-pub(crate) const STORED_IDS: &str = "\
-SELECT id FROM unnest($1::uuid[]) AS given(id)
-WHERE (SELECT true FROM metrics WHERE message_id = given.id LIMIT 1)";
-
-/// Keeps other writers from storing these ids until the transaction ends.
-pub(crate) async fn lock_ids(
-    client: &Client,
-    statement: &Statement,
-    ids: &[Uuid],
-) -> Result<u64, Error> {
-    let mut stripes: Vec<i32> = ids.iter().map(locks::stripe).collect();
-    stripes.sort_unstable();
-    stripes.dedup();
-    client.execute(statement, &[&locks::MESSAGE_IDS, &stripes]).await
-}
-
-/// Which of these ids have metrics already.
-pub(crate) async fn stored_ids(
-    client: &Client,
-    statement: &Statement,
-    ids: &[Uuid],
-) -> Result<HashSet<Uuid>, Error> {
-    let rows = client.query(statement, &[&ids]).await?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
-}
-
-/// Leaves out the untimed messages whose ids are stored.
-pub(crate) fn leave_out(messages: &mut Vec<Measured<'_>>, stored: &HashSet<Uuid>) {
-    messages.retain(|message| !(message.is_untimed() && stored.contains(&message.id)));
+        .retain(|message| !message.is_untimed() || last.replace(message.id) != Some(message.id));
+    messages
 }
 
 /// Gives each message its agent's id. Fails if one has none.

@@ -10,17 +10,20 @@ use diesel_async::{AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl, Simple
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use platziverse_config::DatabaseConfig;
 use serde::Serialize;
+use tokio::time::timeout;
 
-use crate::connection::address;
+use crate::connection::{DEADLINE_MARGIN, address};
 use crate::error::StoreError;
 use crate::locks;
 use crate::store;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations");
-const APPLICATION_NAME: &str = "platziverse-migrate";
+pub(crate) const APPLICATION_NAME: &str = "platziverse-migrate";
 
-/// The longest that one statement may take, waiting for another process that migrates included.
+/// The longest that one statement of a migration may take.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+/// How long another process that migrates is waited for.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5 * 60);
 
 /// One migration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -32,18 +35,11 @@ pub struct MigrationStatus {
 }
 
 /// Runs what is missing and answers the names, in order. Processes that do this at once take
-/// turns.
+/// turns; one waits 5 minutes for its turn. A statement may take 15 minutes.
 pub async fn run(config: &DatabaseConfig) -> Result<Vec<String>, StoreError> {
     let mut connection = store::establish(config, APPLICATION_NAME).await?;
     let failed = |source: Failure| StoreError::Migration { address: address(config), source };
-    let timeout = format!("SET statement_timeout = {}", STATEMENT_TIMEOUT.as_millis());
-    connection.batch_execute(&timeout).await.map_err(|error| failed(error.into()))?;
-    // The lock goes with the connection, also when a migration fails.
-    diesel::sql_query("SELECT pg_advisory_lock($1)")
-        .bind::<BigInt, _>(locks::MIGRATE)
-        .execute(&mut connection)
-        .await
-        .map_err(|error| failed(error.into()))?;
+    lock(config, &mut connection).await?;
     // The harness blocks its thread while it talks to the server.
     let task = tokio::task::spawn_blocking(move || {
         let mut harness = AsyncMigrationHarness::new(connection);
@@ -56,12 +52,35 @@ pub async fn run(config: &DatabaseConfig) -> Result<Vec<String>, StoreError> {
     Ok(all.into_iter().filter(|one| versions.contains(&one.version)).map(|one| one.name).collect())
 }
 
+/// Waits for the lock, which goes with the connection, also when a migration fails.
+async fn lock(
+    config: &DatabaseConfig,
+    connection: &mut AsyncPgConnection,
+) -> Result<(), StoreError> {
+    let failed = |source: Failure| StoreError::Migration { address: address(config), source };
+    let settings = format!("SET statement_timeout = {}", STATEMENT_TIMEOUT.as_millis());
+    let locking = async {
+        connection.batch_execute(&settings).await?;
+        let lock = diesel::sql_query("SELECT pg_advisory_lock($1)");
+        lock.bind::<BigInt, _>(locks::MIGRATE).execute(connection).await
+    };
+    match timeout(LOCK_PATIENCE, locking).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(failed(error.into())),
+        Err(_) => Err(StoreError::Migrating { address: address(config), after: LOCK_PATIENCE }),
+    }
+}
+
 /// All migrations, in order, and which of them the database has. Changes nothing.
 pub async fn status(config: &DatabaseConfig) -> Result<Vec<MigrationStatus>, StoreError> {
     let mut connection = store::establish(config, APPLICATION_NAME).await?;
-    status_of(&mut connection)
-        .await
-        .map_err(|source| StoreError::Migration { address: address(config), source })
+    let after = config.statement_timeout + DEADLINE_MARGIN;
+    let (what, address) = ("reading the schema's version", address(config));
+    match timeout(after, status_of(&mut connection)).await {
+        Ok(Ok(all)) => Ok(all),
+        Ok(Err(source)) => Err(StoreError::Migration { address, source }),
+        Err(_) => Err(StoreError::Timeout { what, address, after }),
+    }
 }
 
 /// What [`run`] would run.

@@ -46,7 +46,7 @@ impl Store {
         application_name: &str,
     ) -> Result<Self, StoreError> {
         let mut first = establish(config, application_name).await?;
-        check_version(&mut first, &address(config)).await?;
+        check_version(&mut first, config).await?;
         let (settings, name) = (config.clone(), application_name.to_owned());
         let mut manager = ManagerConfig::<AsyncPgConnection>::default();
         manager.custom_setup =
@@ -107,21 +107,23 @@ impl Store {
 
 async fn check_version(
     connection: &mut AsyncPgConnection,
-    address: &Arc<str>,
+    config: &DatabaseConfig,
 ) -> Result<(), StoreError> {
-    let version: ServerVersion = diesel::sql_query(
+    let (what, address) = ("asking for the version", address(config));
+    let after = config.statement_timeout + DEADLINE_MARGIN;
+    let question = diesel::sql_query(
         "SELECT current_setting('server_version_num')::int4 AS number, \
                 current_setting('server_version') AS text",
-    )
-    .get_result(connection)
-    .await
-    .map_err(|error| StoreError::Pool {
-        what: "asking for the version",
-        address: address.clone(),
-        source: error.into(),
-    })?;
+    );
+    let version: ServerVersion = match timeout(after, question.get_result(connection)).await {
+        Ok(Ok(version)) => version,
+        Ok(Err(error)) => {
+            return Err(StoreError::Pool { what, address, source: error.into() });
+        }
+        Err(_) => return Err(StoreError::Timeout { what, address, after }),
+    };
     if version.number / 10_000 < SERVER_VERSION_MIN {
-        return Err(StoreError::ServerTooOld { address: address.clone(), found: version.text });
+        return Err(StoreError::ServerTooOld { address, found: version.text });
     }
     Ok(())
 }

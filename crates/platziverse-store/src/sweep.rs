@@ -3,7 +3,6 @@
 use platziverse_config::DatabaseConfig;
 use platziverse_protocol::agent::AgentUuid;
 use platziverse_protocol::presence::SessionId;
-use platziverse_protocol::time::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -11,21 +10,50 @@ use crate::connection::Link;
 use crate::error::StoreError;
 use crate::locks;
 
-/// The most agents that one call ends, so that neither its transaction nor its answer grows
-/// without bound.
-pub const ENDED_MAX: usize = 10_000;
+/// The most agents that [`Leader::lost`] names, so that telling of them and ending them is short.
+pub const LOST_MAX: usize = 1_000;
 
-const ENDING: &str = "ending the sessions of lost gateways";
+/// Who would sweep: a connection of its own, which keeps asking for the lock.
+///
+/// PostgreSQL ends it after 10 s in which it asks nothing.
+pub struct Candidate {
+    link: Link,
+}
+
+/// What came of asking for the lock.
+pub enum Election {
+    /// It is held now.
+    Won(Leader),
+    /// Another process holds it.
+    Lost(Candidate),
+}
+
+impl Candidate {
+    /// Connects. `application_name` is what `pg_stat_activity` shows.
+    pub async fn connect(
+        config: &DatabaseConfig,
+        application_name: &str,
+    ) -> Result<Self, StoreError> {
+        Ok(Self { link: locks::open(config, application_name).await? })
+    }
+
+    /// Becomes the leader, unless another process is.
+    pub async fn stand(self) -> Result<Election, StoreError> {
+        let won = locks::try_take(&self.link, "asking to lead the sweep", locks::SWEEP).await?;
+        Ok(if won { Election::Won(Leader { link: self.link }) } else { Election::Lost(self) })
+    }
+}
 
 /// The right to sweep: an advisory lock, held by a connection of its own. It is lost with the
-/// connection, and given up by dropping this.
+/// connection, which PostgreSQL ends after 10 s in which it asks nothing, and given up by dropping
+/// this. After an error it is to be dropped.
 pub struct Leader {
     link: Link,
 }
 
-/// An agent whose session was ended by the sweep.
+/// An agent that is connected, as far as the database knows, on a gateway that is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ended {
+pub struct Lost {
     /// Which agent.
     pub uuid: AgentUuid<'static>,
     /// Its session.
@@ -35,77 +63,35 @@ pub struct Ended {
 }
 
 impl Leader {
-    /// Becomes the leader, unless another process is.
-    pub async fn acquire(
-        config: &DatabaseConfig,
-        application_name: &str,
-    ) -> Result<Option<Self>, StoreError> {
-        let link = Link::open(config, application_name).await?;
-        let lock = link.client.query_one(locks::TRY_LOCK, &[&locks::SWEEP]);
-        let row = link.within("asking to lead the sweep", lock).await?;
-        if !row.get::<_, bool>(0) {
-            return Ok(None);
-        }
-        Ok(Some(Self { link }))
-    }
-
-    /// Whether the connection, and the right with it, is gone.
-    pub fn is_lost(&self) -> bool {
-        self.link.client.is_closed()
-    }
-
-    /// Marks every agent disconnected that is connected on a gateway other than these: at most
-    /// [`ENDED_MAX`], after which there may be more. It holds once it is
-    /// [committed](Ending::commit), which is to be soon: nobody can write to these agents meanwhile.
+    /// The agents that are connected on a gateway other than these, ordered by uuid: at most
+    /// [`LOST_MAX`], after which there may be more.
     ///
-    /// An empty list ends everyone: the caller has listened for a whole lease. After an error, and
-    /// without a commit, the leader is to be dropped.
-    pub async fn end_gateways_except(
-        &self,
-        alive: &[impl AsRef<str>],
-        now: Timestamp,
-    ) -> Result<Ending<'_>, StoreError> {
+    /// An empty list means all of them: the caller has listened for a whole lease. Whoever tells
+    /// the world does so before [`end`](Self::end): a process that dies in between has told too
+    /// early, and the next leader tells it again. Told afterwards, it might never be told.
+    pub async fn lost(&self, alive: &[impl AsRef<str>]) -> Result<Vec<Lost>, StoreError> {
         let alive: Vec<&str> = alive.iter().map(AsRef::as_ref).collect();
-        let limit = i64::try_from(ENDED_MAX).unwrap_or(i64::MAX);
-        let (client, now) = (&self.link.client, now.to_chrono());
-        let statements = async {
+        let limit = i64::try_from(LOST_MAX).unwrap_or(i64::MAX);
+        let client = &self.link.client;
+        let asked = async {
             let gone: Vec<String> =
                 client.query(GONE, &[&alive]).await?.iter().map(|row| row.get(0)).collect();
             if gone.is_empty() {
-                return Ok(None);
+                return Ok(Vec::new());
             }
-            client.batch_execute("BEGIN").await?;
-            client.query(END, &[&gone, &now, &limit]).await.map(Some)
+            client.query(LOST, &[&gone, &limit]).await
         };
-        let rows = self.link.within(ENDING, statements).await?;
-        let agents = rows.iter().flatten().filter_map(ended).collect();
-        Ok(Ending { open: rows.is_some().then_some(&self.link), agents })
-    }
-}
-
-/// What a sweep ends, in a transaction that is still open.
-///
-/// Whoever tells the world does so before the commit: a process that dies in between has told too
-/// early, and the next sweep tells it again. Told after the commit, it would never be told.
-#[must_use = "without a commit nothing is ended"]
-pub struct Ending<'a> {
-    /// The connection, if there is a transaction.
-    open: Option<&'a Link>,
-    agents: Vec<Ended>,
-}
-
-impl Ending<'_> {
-    /// The agents.
-    pub fn agents(&self) -> &[Ended] {
-        &self.agents
+        let rows = self.link.within("looking for the agents of lost gateways", asked).await?;
+        Ok(rows.iter().filter_map(lost).collect())
     }
 
-    /// Makes it hold, and answers the agents.
-    pub async fn commit(self) -> Result<Vec<Ended>, StoreError> {
-        if let Some(link) = self.open {
-            link.within(ENDING, link.client.batch_execute("COMMIT")).await?;
-        }
-        Ok(self.agents)
+    /// Marks these agents disconnected, unless they have a newer session meanwhile, and answers
+    /// how many it marked.
+    pub async fn end(&self, lost: &[Lost]) -> Result<u64, StoreError> {
+        let uuids: Vec<&str> = lost.iter().map(|one| one.uuid.as_str()).collect();
+        let sessions: Vec<Uuid> = lost.iter().map(|one| *one.session.as_uuid()).collect();
+        let ended = async { self.link.client.execute(END, &[&uuids, &sessions]).await };
+        self.link.within("ending the sessions of lost gateways", ended).await
     }
 }
 
@@ -121,19 +107,24 @@ WITH RECURSIVE g(gateway) AS (
 )
 SELECT gateway FROM g WHERE gateway IS NOT NULL AND gateway <> ALL ($1::text[])";
 
+const LOST: &str = "\
+SELECT uuid, session, gateway FROM agents WHERE connected AND gateway = ANY ($1::text[])
+ORDER BY uuid LIMIT $2";
+
 /// Locks in the order of the writers, so that the two never deadlock.
 const END: &str = "\
-WITH lost AS (
-  SELECT id FROM agents WHERE connected AND gateway = ANY ($1::text[])
-  ORDER BY uuid LIMIT $3 FOR UPDATE
+WITH ended AS (
+  SELECT a.id FROM agents a
+  JOIN unnest($1::text[], $2::uuid[]) AS lost(uuid, session)
+    ON a.uuid = lost.uuid AND a.session = lost.session
+  WHERE a.connected ORDER BY a.uuid FOR UPDATE OF a
 )
-UPDATE agents SET connected = false, updated_at = $2
-FROM lost WHERE agents.id = lost.id
-RETURNING agents.uuid, agents.session, agents.gateway";
+UPDATE agents SET connected = false, updated_at = now()
+FROM ended WHERE agents.id = ended.id";
 
 /// A stored uuid was checked before it was stored.
-fn ended(row: &Row) -> Option<Ended> {
+fn lost(row: &Row) -> Option<Lost> {
     let uuid = AgentUuid::parse(row.get::<_, String>(0)).ok()?;
     let session = SessionId::from_uuid(row.get::<_, Uuid>(1));
-    Some(Ended { uuid, session, gateway: row.get(2) })
+    Some(Lost { uuid, session, gateway: row.get(2) })
 }

@@ -6,7 +6,7 @@
 
 use std::future::Future;
 
-use futures_util::future::{join, try_join, try_join5};
+use futures_util::future::{join, try_join4};
 use platziverse_config::DatabaseConfig;
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
@@ -14,11 +14,13 @@ use tokio_postgres::{Client, Error, Row, Statement};
 
 use crate::agents::{self, AgentIds, AgentRow};
 use crate::connection::{DEADLINE_MARGIN, Link};
-use crate::error::{StoreError, is_partition_bound};
+use crate::error::{StoreError, may_pass};
 use crate::metrics::{self, Inserted, Measured};
 use crate::sighting::{Sighting, Written};
+use crate::times;
 
-/// A connection that stores batches, one at a time. It connects again by itself.
+/// A connection that stores batches, one at a time. It connects by itself, when it is first needed
+/// and whenever it has lost its connection.
 pub struct Writer {
     config: DatabaseConfig,
     application_name: String,
@@ -27,23 +29,33 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Connects and prepares. `application_name` is what `pg_stat_activity` shows.
-    pub async fn connect(
-        config: &DatabaseConfig,
-        application_name: &str,
-    ) -> Result<Self, StoreError> {
-        let session = Session::open(config, application_name).await?;
-        Ok(Self {
+    /// A writer that has not connected yet. `application_name` is what `pg_stat_activity` shows.
+    pub fn new(config: &DatabaseConfig, application_name: &str) -> Self {
+        Self {
             config: config.clone(),
             application_name: application_name.to_owned(),
-            session: Some(session),
+            session: None,
             ids: AgentIds::default(),
-        })
+        }
     }
 
-    /// Whether the next [`write`](Self::write) has to connect first.
-    pub fn is_broken(&self) -> bool {
-        self.session.as_ref().is_none_or(|session| session.link.client.is_closed())
+    /// Whether the next [`write`](Self::write) finds a connection, as far as is known.
+    pub fn is_connected(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| !session.link.client.is_closed())
+    }
+
+    /// Whether the database answers; connects if that is needed. Takes at most twice the connect
+    /// timeout and 5 s.
+    pub async fn check(&mut self) -> Result<(), StoreError> {
+        let session = self.take_session().await?;
+        let asked = session.link.client.batch_execute("SELECT 1");
+        let after = DEADLINE_MARGIN;
+        let answer = session.link.within_time("asking for a sign of life", after, asked).await;
+        match answer {
+            Ok(()) => self.session = Some(session),
+            Err(_) => session.link.kill(),
+        }
+        answer
     }
 
     /// Stores all of them or none. Storing one again, at any time and by any writer, changes
@@ -58,11 +70,7 @@ impl Writer {
         if sightings.is_empty() {
             return Ok(Written::default());
         }
-        // Taken out, so that a future dropped half-way leaves no half-done transaction behind.
-        let session = match self.session.take().filter(|s| !s.link.client.is_closed()) {
-            Some(session) => session,
-            None => Session::open(&self.config, &self.application_name).await?,
-        };
+        let session = self.take_session().await?;
         let after = session.link.deadline;
         let written = timeout(after, session.write(sightings, &mut self.ids)).await;
         let Ok(result) = written else {
@@ -78,6 +86,14 @@ impl Writer {
             self.session = Some(session);
         }
         result
+    }
+
+    /// Taken out, so that a future dropped half-way leaves no half-done transaction behind.
+    async fn take_session(&mut self) -> Result<Session, StoreError> {
+        match self.session.take().filter(|session| !session.link.client.is_closed()) {
+            Some(session) => Ok(session),
+            None => Session::open(&self.config, &self.application_name).await,
+        }
     }
 }
 
@@ -116,6 +132,14 @@ enum Adding {
     SkippingDuplicates,
 }
 
+impl Adding {
+    /// Duplicates that are skipped violate nothing: then it was an index that somebody else put on
+    /// a table, which is the data's trouble.
+    fn may_have_met_duplicate(self, error: &Error) -> bool {
+        matches!(self, Self::Copy) && error.code() == Some(&SqlState::UNIQUE_VIOLATION)
+    }
+}
+
 /// Tries for one batch: it may meet a duplicate, a deleted agent, and several new partitions.
 const TRIES: usize = 8;
 
@@ -125,25 +149,21 @@ struct Session {
     upsert: Statement,
     copy: Statement,
     insert: Statement,
-    lock_ids: Statement,
-    stored_ids: Statement,
+    keep_times: Statement,
 }
 
 impl Session {
     async fn open(config: &DatabaseConfig, application_name: &str) -> Result<Self, StoreError> {
         let link = Link::open(config, application_name).await?;
-        let settings = link.client.batch_execute(metrics::PROBES_ONLY);
-        link.within("preparing to store", settings).await?;
-        let prepared = try_join5(
+        let prepared = try_join4(
             link.client.prepare(agents::UPSERT),
             link.client.prepare(metrics::COPY),
             link.client.prepare(metrics::INSERT),
-            link.client.prepare(metrics::LOCK_IDS),
-            link.client.prepare(metrics::STORED_IDS),
+            link.client.prepare(times::KEEP),
         );
-        let (upsert, copy, insert, lock_ids, stored_ids) =
+        let (upsert, copy, insert, keep_times) =
             link.within_time("preparing to store", config.connect_timeout, prepared).await?;
-        Ok(Self { link, upsert, copy, insert, lock_ids, stored_ids })
+        Ok(Self { link, upsert, copy, insert, keep_times })
     }
 
     /// Leaves its transaction open if it fails.
@@ -154,21 +174,22 @@ impl Session {
     ) -> Result<Written, StoreError> {
         let failed = |error| self.link.failed(STORING, error);
         let mut batch = Batch::of(sightings);
-        let mut adding = Adding::Copy;
+        let (mut adding, mut passing) = (Adding::Copy, None);
         for _ in 0..TRIES {
             match self.attempt(&mut batch, ids, adding).await {
                 Ok(Some(inserted)) => return Ok(batch.written(&inserted)),
-                Ok(None) => {}
-                Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
+                Ok(None) => passing = None,
+                Err(error) if may_pass(&error) => passing = Some(error),
+                Err(error) if adding.may_have_met_duplicate(&error) => {
                     adding = Adding::SkippingDuplicates;
                 }
-                Err(error) if is_partition_bound(&error) => {}
                 Err(error) => return Err(failed(error)),
             }
             ids.forget();
             self.rollback().await?;
         }
-        Err(StoreError::Unsettled { address: self.link.address.clone() })
+        let unsettled = || StoreError::Unsettled { address: self.link.address.clone() };
+        Err(passing.map_or_else(unsettled, failed))
     }
 
     /// One transaction. Answers nothing, and leaves it open, if an agent's id turned out wrong.
@@ -179,7 +200,7 @@ impl Session {
         adding: Adding,
     ) -> Result<Option<Inserted>, Error> {
         let mut transaction = Transaction { client: &self.link.client, begun: false };
-        self.leave_out_stored(&mut transaction, &mut batch.messages).await?;
+        self.leave_out_known(&mut transaction, &mut batch.messages).await?;
         let known = !batch.messages.is_empty() && ids.knows_all(&batch.agents);
         if !known {
             let rows = transaction.run(self.upsert(&batch.agents)).await?;
@@ -203,23 +224,19 @@ impl Session {
         agents::upsert(&self.link.client, &self.upsert, rows)
     }
 
-    /// The primary key cannot tell an untimed message that is sent again from another one, so
-    /// their ids are looked up, with other writers kept out.
-    async fn leave_out_stored(
+    /// The primary key of `metrics` cannot tell an untimed message that is sent again from another
+    /// one, so their ids are kept beside it.
+    async fn leave_out_known(
         &self,
         transaction: &mut Transaction<'_>,
         messages: &mut Vec<Measured<'_>>,
     ) -> Result<(), Error> {
-        let ids = metrics::untimed_ids(messages);
-        if ids.is_empty() {
+        let untimed = times::untimed(messages);
+        if untimed.is_empty() {
             return Ok(());
         }
-        let client = &self.link.client;
-        // Two statements: the second must see what was committed while the first waited.
-        let lock = metrics::lock_ids(client, &self.lock_ids, &ids);
-        let look = metrics::stored_ids(client, &self.stored_ids, &ids);
-        let (_, stored) = transaction.run(try_join(lock, look)).await?;
-        metrics::leave_out(messages, &stored);
+        let keeping = times::keep(&self.link.client, &self.keep_times, &untimed);
+        times::leave_out_known(messages, &transaction.run(keeping).await?);
         Ok(())
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use platziverse_service::Metrics;
 use platziverse_service::books::{Books, Fate};
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 /// What becomes of a record that was delivered.
@@ -48,6 +49,11 @@ pub(crate) struct WorkerMetrics {
     pub(crate) commit_seconds: Histogram,
     /// Agents whose gateway fell silent.
     pub(crate) swept: Counter,
+    /// 1 while this worker is the one who sweeps, else 0.
+    pub(crate) sweep_leader: Gauge,
+    /// When this worker last looked after the partitions and nothing failed, in seconds since
+    /// 1970; 0 before.
+    pub(crate) maintained: Gauge,
 }
 
 impl WorkerMetrics {
@@ -58,6 +64,8 @@ impl WorkerMetrics {
             failures: Counter::default(),
             commit_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
             swept: Counter::default(),
+            sweep_leader: Gauge::default(),
+            maintained: Gauge::default(),
         };
         metrics.register(|registry| {
             let mut add = |name, help, counter: &Counter| {
@@ -66,6 +74,13 @@ impl WorkerMetrics {
             add("worker_metric_rows_inserted", "Rows added to the table metrics", &this.rows);
             add("worker_transactions_failed", "Transactions that failed", &this.failures);
             add("worker_agents_swept", "Agents whose gateway fell silent", &this.swept);
+            let mut add = |name, help, gauge: &Gauge| registry.register(name, help, gauge.clone());
+            add("worker_sweep_leader", "1 for the worker that sweeps", &this.sweep_leader);
+            add(
+                "worker_partitions_maintained_timestamp_seconds",
+                "When the partitions were last looked after with success, 0 for never",
+                &this.maintained,
+            );
             registry.register(
                 "worker_commit_seconds",
                 "How long a batch took to be committed",

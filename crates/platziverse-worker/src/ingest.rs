@@ -1,24 +1,30 @@
 //! Deliveries to transactions: while one commits, deliveries gather; the next takes them all.
 //! A delivery is acknowledged only when each of its records is stored or kept as a dead letter.
 
+use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use platziverse_broker::{
-    BrokerError, Consumer, ConsumerOptions, Context, DeadLetter, Deliveries, Delivery, Lane,
-    Outcome, Publisher,
+    BrokerError, Consumer, ConsumerOptions, Context, DeadLetter, Deliveries, Delivery,
+    LINE_BYTES_MAX, Lane, Outcome, Publisher,
 };
 use platziverse_config::IngestConfig;
 use platziverse_protocol::dead::{Reason, Stage};
 use platziverse_protocol::event::AgentEvent;
 use platziverse_service::Service;
-use platziverse_store::Sighting;
+use platziverse_store::{Sighting, writer};
 use tokio::sync::oneshot;
+use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
 use crate::books::{RecordFate, WorkerMetrics};
 use crate::judge::{self, Rejection, Verdict};
 use crate::storing::{Abandoned, Storing};
+
+/// How often the database is looked at while nothing is to be stored.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
 
 /// One writer: a consumer and a database connection of its own.
 pub(crate) struct Writer {
@@ -35,15 +41,12 @@ impl Writer {
         metrics: &Arc<WorkerMetrics>,
         name: &str,
     ) -> Self {
-        let latch = service.readiness.latch(format!("postgresql, {name}"));
-        latch.ready();
+        let database = &service.settings.database;
         Self {
             settings: service.settings.ingest.clone(),
             storing: Storing {
-                settings: service.settings.database.clone(),
-                name: service.connection_name(),
-                writer: None,
-                latch,
+                writer: writer::Writer::new(database, &service.connection_name()),
+                latch: service.readiness.latch(format!("postgresql, {name}")),
                 drain: service.drain.clone(),
             },
             publisher: publisher.clone(),
@@ -65,11 +68,27 @@ impl Writer {
     }
 
     async fn run(mut self, mut deliveries: Deliveries) {
-        while let Some(first) = deliveries.next().await {
+        let mut idle = interval(CHECK_EVERY);
+        idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let first = tokio::select! {
+                biased;
+                first = deliveries.next() => first,
+                _ = idle.tick() => {
+                    self.storing.check().await;
+                    continue;
+                }
+            };
+            let Some(first) = first else { return };
             let batch = gather(first, &mut deliveries, self.settings.batch_rows);
             if self.settle(&batch).await.is_err() {
-                return;
+                break;
             }
+            idle.reset();
+        }
+        if !self.storing.drain.is_requested() {
+            tracing::error!("a writer gave up although nobody asked it to: the process ends");
+            self.storing.drain.force();
         }
     }
 
@@ -122,8 +141,8 @@ impl Writer {
             tally.rows += stored.written.rows;
             for (place, error) in stored.refused {
                 let (line, delivery) = lines[begin + place];
-                let reason = Reason::DatabaseRefused;
-                rejections.push((Rejection { line, reason, error }, delivery));
+                let (id, reason) = (Some(chunk[place].id), Reason::DatabaseRefused);
+                rejections.push((Rejection { line, id, reason, error }, delivery));
             }
             begin += chunk.len();
         }
@@ -147,15 +166,31 @@ fn letter(rejection: &Rejection<'_>, delivery: &Delivery) -> (Lane, Uuid, Bytes)
         rejection.reason,
         rejection.error
     );
-    let lane = Lane::dead(&DeadLetter {
+    let (line, error) = fitting(rejection.line, &rejection.error, LINE_BYTES_MAX);
+    let mut lane = Lane::dead(&DeadLetter {
         reason: rejection.reason,
         stage: Stage::Worker,
-        error: &rejection.error,
+        error: &error,
         origin_exchange: &delivery.exchange,
         origin_key: &delivery.routing_key,
     });
-    let line = [rejection.line, b"\n"].concat();
-    (lane, Uuid::now_v7(), Bytes::from(line))
+    // Told again by a replay: by it, an agent's gateway is known.
+    if let Some(app) = delivery.app_id() {
+        lane = lane.on_behalf_of(app);
+    }
+    (lane, rejection.id.unwrap_or_else(Uuid::now_v7), line)
+}
+
+/// A line with its line break, cut to `bytes_max`, and its error, which tells if it was cut.
+fn fitting<'a>(line: &[u8], error: &'a str, bytes_max: usize) -> (Bytes, Cow<'a, str>) {
+    let kept = line.len().min(bytes_max.saturating_sub(1));
+    let whole = Bytes::from([&line[..kept], b"\n"].concat());
+    if kept == line.len() {
+        return (whole, Cow::Borrowed(error));
+    }
+    // First, because a long error is cut at its end.
+    let error = format!("the first {kept} bytes of a line of {}: {error}", line.len());
+    (whole, Cow::Owned(error))
 }
 
 #[derive(Debug, Default)]
@@ -201,4 +236,20 @@ fn chunks<'s, 'a>(sightings: &'s [Sighting<'a>], rows_max: usize) -> Vec<&'s [Si
         parts.push(&sightings[begin..]);
     }
     parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_is_too_long_is_cut_and_says_so() {
+        let (line, error) = fitting(b"12345", "bad", 6);
+        assert_eq!((&*line, &*error), (b"12345\n".as_slice(), "bad"));
+        let (line, error) = fitting(b"123456", "bad", 6);
+        assert_eq!(&*line, b"12345\n");
+        assert_eq!(error, "the first 5 bytes of a line of 6: bad");
+        let longest = vec![b'x'; LINE_BYTES_MAX * 2];
+        assert_eq!(fitting(&longest, "bad", LINE_BYTES_MAX).0.len(), LINE_BYTES_MAX);
+    }
 }

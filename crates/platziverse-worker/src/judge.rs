@@ -4,6 +4,7 @@ use platziverse_protocol::dead::Reason;
 use platziverse_protocol::event::AgentEvent;
 use platziverse_protocol::record::{self, Payload, Record};
 use platziverse_store::Sighting;
+use uuid::Uuid;
 
 /// The prefix of a gateway's app-id; what follows is its instance.
 const GATEWAY_APP: &str = "platziverse-gateway@";
@@ -22,6 +23,8 @@ pub enum Verdict<'a> {
 pub struct Rejection<'a> {
     /// The line, without its line break.
     pub line: &'a [u8],
+    /// The record's id, if the line is a record.
+    pub id: Option<Uuid>,
     /// Why, as a name.
     pub reason: Reason,
     /// Why, for a person.
@@ -49,7 +52,7 @@ pub fn judge<'a>(
         Ok(record) => record,
         Err(error) => {
             let (reason, error) = (Reason::MalformedRecord, error.to_string());
-            return Verdict::Reject(Rejection { line, reason, error });
+            return Verdict::Reject(Rejection { line, id: None, reason, error });
         }
     };
     match event(record) {
@@ -62,7 +65,7 @@ pub fn judge<'a>(
         }),
         Err(error) => {
             let (reason, error) = (error.reason(), error.to_string());
-            Verdict::Reject(Rejection { line, reason, error })
+            Verdict::Reject(Rejection { line, id: Some(record.id), reason, error })
         }
     }
 }
@@ -86,7 +89,6 @@ mod tests {
     use super::*;
     use platziverse_protocol::presence::SessionId;
     use platziverse_protocol::time::Timestamp;
-    use uuid::Uuid;
 
     const GOOD: &str =
         r#"{"agent":{"uuid":"a","username":"u","name":"n","hostname":"h","pid":1},"metrics":[]}"#;
@@ -113,7 +115,11 @@ mod tests {
             for (line, record) in decode(body) {
                 let got = match judge(line, &record, "g") {
                     Verdict::Store(_) => None,
-                    Verdict::Reject(rejection) => Some(rejection.reason),
+                    Verdict::Reject(rejection) => {
+                        let id = record.as_ref().ok().map(|record| record.id);
+                        assert_eq!((rejection.line, rejection.id), (line, id));
+                        Some(rejection.reason)
+                    }
                 };
                 assert_eq!(got, want, "{}", String::from_utf8_lossy(body));
             }

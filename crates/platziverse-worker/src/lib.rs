@@ -8,6 +8,7 @@ pub mod judge;
 pub mod leases;
 mod storing;
 mod sweeper;
+mod upkeep;
 
 use platziverse_broker::topology::{self, Topology};
 use platziverse_broker::{BrokerError, Context, Publisher, PublisherOptions};
@@ -15,6 +16,7 @@ use platziverse_service::Service;
 use platziverse_store::{Store, StoreError};
 
 use crate::books::WorkerMetrics;
+use crate::upkeep::Upkeep;
 
 /// Why the worker cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -50,11 +52,12 @@ pub async fn run(service: Service) -> Result<(), WorkerError> {
         settings.database.address(),
     );
     // Before the first row arrives, which would wait in the default partition otherwise.
-    tokio::select! {
-        () = sweeper::maintain(&service) => {}
+    let mut upkeep = Upkeep::new(&service, &metrics);
+    let wait = tokio::select! {
+        wait = upkeep.look_after() => wait,
         () = service.drain.requested() => return Ok(()),
-    }
-    service.drain.spawn("upkeep", sweeper::upkeep(service.clone()));
+    };
+    service.drain.spawn("upkeep", upkeep.run(wait));
     for queue in topology::ingest_queues(settings.ingest.shards) {
         for number in 1..=settings.ingest.writers {
             let name = format!("{queue} {number}");

@@ -3,7 +3,7 @@
 use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt;
-use platziverse_config::DatabaseConfig;
+use platziverse_config::{DatabaseConfig, Layers, Settings};
 use platziverse_store::{admin, migrations};
 use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
@@ -19,7 +19,10 @@ pub(crate) async fn with_database(test: impl AsyncFnOnce(DatabaseConfig)) {
 
 /// The same without the schema.
 pub(crate) async fn with_empty_database(test: impl AsyncFnOnce(DatabaseConfig)) {
-    let mut config = DatabaseConfig::from_url(&server()).unwrap();
+    let env = vec![("PLATZIVERSE_DATABASE__URL".to_owned(), server())];
+    let layers = Layers { env, dir: "/nonexistent".into(), ..Layers::default() };
+    let mut config = Settings::load(&layers).unwrap().settings.database;
+    config.url = None;
     config.name = format!("platziverse_store_{}", Uuid::new_v4().simple());
     assert!(admin::create(&config).await.unwrap());
     let outcome = AssertUnwindSafe(test(config.clone())).catch_unwind().await;

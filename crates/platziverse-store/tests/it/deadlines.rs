@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use platziverse_config::DatabaseConfig;
 use platziverse_store::partitions::{Policy, maintain};
-use platziverse_store::sweep::Leader;
+use platziverse_store::sweep::Candidate;
 use platziverse_store::writer::Writer;
 use platziverse_store::{Store, StoreError, migrations};
 use tokio::net::{TcpListener, TcpStream};
@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use crate::database::with_database;
 use crate::sightings::{message, noon};
+use crate::sweep::leader;
 
 /// Forwards connections to the server, and on a word swallows everything, as a network that was
 /// cut does.
@@ -45,15 +46,17 @@ async fn a_network_that_is_cut_is_noticed_by_the_deadline() {
         let cut = network(&mut config).await;
         config.statement_timeout = Duration::from_millis(200);
         config.connect_timeout = Duration::from_millis(1_000);
-        let mut writer = Writer::connect(&config, "test").await.unwrap();
+        let mut writer = Writer::new(&config, "test");
+        writer.check().await.unwrap();
         cut.send_replace(true);
         let begun = Instant::now();
         let error = writer.write(&[message(1, "a")]).await.unwrap_err();
         assert!(matches!(error, StoreError::Timeout { .. }), "{error}");
-        assert!(error.is_transient() && writer.is_broken());
+        assert!(error.is_transient() && !writer.is_connected());
         let error = writer.write(&[message(1, "a")]).await.unwrap_err();
         assert!(matches!(error, StoreError::ConnectTimeout { .. }), "{error}");
         assert!(begun.elapsed() < Duration::from_secs(15));
+        assert!(writer.check().await.is_err());
         cut.send_replace(false);
         writer.write(&[message(1, "a")]).await.unwrap();
     })
@@ -66,12 +69,14 @@ async fn everything_can_run_in_tasks() {
     with_database(async |config| {
         let policy = Policy { ahead_days: 1, retention_days: 1 };
         let store = Store::connect(&config, "test").await.unwrap();
-        let mut writer = Writer::connect(&config, "test").await.unwrap();
-        let leader = Leader::acquire(&config, "test").await.unwrap().unwrap();
+        let mut writer = Writer::new(&config, "test");
+        let leader = leader(&config).await;
         check(Store::connect(&config, "test"));
         check((store.check(), store.check_schema(), store.status()));
         check(writer.write(&[]));
-        check(leader.end_gateways_except(&["g"], noon()));
+        check(Candidate::connect(&config, "test"));
+        check((leader.lost(&["g"]), leader.end(&[])));
+        check(writer.check());
         check(maintain(&config, "test", noon(), policy));
         check((migrations::run(&config), migrations::status(&config)));
     })

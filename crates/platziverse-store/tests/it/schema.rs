@@ -1,4 +1,5 @@
 use futures_util::future::join_all;
+use platziverse_store::writer::Writer;
 use platziverse_store::{Store, StoreError, admin, migrations};
 
 use crate::database::{with_database, with_empty_database};
@@ -7,7 +8,7 @@ use crate::database::{with_database, with_empty_database};
 async fn processes_that_migrate_at_once_take_turns() {
     with_empty_database(async |config| {
         let all = migrations::pending(&config).await.unwrap();
-        assert_eq!(all, ["0001_agents", "0002_metrics"]);
+        assert_eq!(all, ["0001_agents", "0002_metrics", "0003_message_times"]);
         let runs = join_all((0..4).map(|_| migrations::run(&config))).await;
         let run: Vec<String> = runs.into_iter().flat_map(Result::unwrap).collect();
         assert_eq!(run, all);
@@ -19,7 +20,7 @@ async fn processes_that_migrate_at_once_take_turns() {
 #[tokio::test]
 async fn migrations_run_on_a_single_threaded_runtime() {
     with_empty_database(async |config| {
-        assert_eq!(migrations::run(&config).await.unwrap().len(), 2);
+        assert_eq!(migrations::run(&config).await.unwrap().len(), 3);
         assert_eq!(migrations::run(&config).await.unwrap(), Vec::<String>::new());
     })
     .await;
@@ -35,14 +36,14 @@ async fn a_schema_that_is_behind_says_what_to_do() {
         assert!(error.to_string().contains("platziverse db migrate"), "{error}");
         let status = store.status().await.unwrap();
         assert!(status.tables.is_empty() && status.migrations.iter().all(|one| !one.applied));
-        let Err(error) = platziverse_store::writer::Writer::connect(&config, "test").await else {
-            panic!("a writer without tables");
-        };
+        let mut writer = Writer::new(&config, "test");
+        let error = writer.check().await.unwrap_err();
         assert!(error.to_string().contains("platziverse db migrate"), "{error}");
         assert!(error.is_transient());
 
         migrations::run(&config).await.unwrap();
         store.check_schema().await.unwrap();
+        writer.check().await.unwrap();
     })
     .await;
 }
@@ -53,7 +54,7 @@ async fn status_names_tables_and_partitions() {
         let store = Store::connect(&config, "test").await.unwrap();
         let status = store.status().await.unwrap();
         let tables: Vec<&str> = status.tables.iter().map(|table| table.name.as_str()).collect();
-        assert_eq!(tables, ["agents", "metrics"]);
+        assert_eq!(tables, ["agents", "message_times", "metrics"]);
         assert_eq!(status.partitions.len(), 1);
         assert_eq!(status.partitions[0].name, "metrics_default");
         assert_eq!(status.partitions[0].bounds, "DEFAULT");

@@ -18,7 +18,7 @@ fn written(stored: u64, duplicate: u64, rows: u64) -> Written {
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_read_as_they_were_sent() {
     with_database(async |config| {
-        let mut writer = Writer::connect(&config, "test").await.unwrap();
+        let mut writer = Writer::new(&config, "test");
         assert_eq!(writer.write(&[]).await.unwrap(), written(0, 0, 0));
         assert_eq!(writer.write(&[message(7, "yyy")]).await.unwrap(), written(1, 0, 3));
 
@@ -49,7 +49,7 @@ async fn rows_read_as_they_were_sent() {
 #[tokio::test(flavor = "multi_thread")]
 async fn both_ways_of_adding_store_the_same() {
     with_database(async |config| {
-        let mut writer = Writer::connect(&config, "test").await.unwrap();
+        let mut writer = Writer::new(&config, "test");
         writer.write(&[message(1, "a")]).await.unwrap();
         // The repeated first one makes the batch skip duplicates.
         writer.write(&[message(1, "a"), message(2, "a")]).await.unwrap();
@@ -64,7 +64,7 @@ async fn both_ways_of_adding_store_the_same() {
 #[tokio::test(flavor = "multi_thread")]
 async fn duplicates_add_no_row() {
     with_database(async |config| {
-        let mut writer = Writer::connect(&config, "test").await.unwrap();
+        let mut writer = Writer::new(&config, "test");
         let batch = [message(1, "a"), message(2, "b"), message(3, "a")];
         assert_eq!(writer.write(&batch).await.unwrap(), written(3, 0, 9));
         assert_eq!(writer.write(&batch).await.unwrap(), written(0, 3, 0));
@@ -85,7 +85,7 @@ async fn duplicates_add_no_row() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_named_but_undated_message_sent_again_adds_no_row() {
     with_database(async |config| {
-        let mut writer = Writer::connect(&config, "test").await.unwrap();
+        let mut writer = Writer::new(&config, "test");
         let (first, later) = (noon(), noon().plus_millis(90_000_000));
         let batch = [untimed(1, "a", first), untimed(2, "a", first)];
         assert_eq!(writer.write(&batch).await.unwrap(), written(2, 0, 6));
@@ -94,8 +94,19 @@ async fn a_named_but_undated_message_sent_again_adds_no_row() {
         assert_eq!(writer.write(&[untimed(1, "a", first)]).await.unwrap(), written(0, 1, 0));
         assert_eq!(one::<i64>(&config, COUNT).await, 9);
 
+        // One that is dated is another message, whatever its id.
+        let dated = |received| {
+            let mut dated = untimed(1, "a", received);
+            if let AgentEvent::Message(message) = &mut dated.event {
+                message.timestamp = Some(later);
+            }
+            dated
+        };
+        let both = [dated(first), untimed(1, "a", later), dated(later)];
+        assert_eq!(writer.write(&both).await.unwrap(), written(1, 2, 3));
+
         // Two writers at the same moment.
-        let mut other = Writer::connect(&config, "test").await.unwrap();
+        let mut other = Writer::new(&config, "test");
         for id in 10..40 {
             let (one, two) = ([untimed(id, "a", first)], [untimed(id, "a", later)]);
             let (one, two) = tokio::join!(writer.write(&one), other.write(&two));
@@ -108,7 +119,7 @@ async fn a_named_but_undated_message_sent_again_adds_no_row() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_a_session_may_arrive_first() {
     with_database(async |config| {
-        let mut writer = Writer::connect(&config, "test").await.unwrap();
+        let mut writer = Writer::new(&config, "test");
         writer.write(&[of(1, AgentEvent::Disconnected(uuid("a")))]).await.unwrap();
         let unknown = "SELECT count(*) FROM agents WHERE NOT connected AND name IS NULL \
                        AND last_seen_at IS NULL";
@@ -125,7 +136,7 @@ async fn the_end_of_a_session_may_arrive_first() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_was_deleted_gets_a_new_row() {
     with_database(async |config| {
-        let mut writer = Writer::connect(&config, "test").await.unwrap();
+        let mut writer = Writer::new(&config, "test");
         writer.write(&[message(1, "a")]).await.unwrap();
         client(&config).await.execute("DELETE FROM agents", &[]).await.unwrap();
         assert_eq!(writer.write(&[message(2, "a")]).await.unwrap(), written(1, 0, 3));
@@ -138,14 +149,14 @@ async fn an_agent_that_was_deleted_gets_a_new_row() {
 #[tokio::test(flavor = "multi_thread")]
 async fn data_trouble_is_told_from_other_trouble() {
     with_database(async |config| {
-        let mut writer = Writer::connect(&config, "test").await.unwrap();
+        let mut writer = Writer::new(&config, "test");
         let mut bad = message(1, "a");
         if let AgentEvent::Message(message) = &mut bad.event {
             message.metrics.push(Metric { kind: "a\0b".into(), number: None, text: None });
         }
         let error = writer.write(&[bad, message(2, "b")]).await.unwrap_err();
         assert!(!error.is_transient(), "{error}");
-        assert!(!writer.is_broken(), "it has rolled back");
+        assert!(writer.is_connected(), "it has rolled back");
         assert_eq!(one::<i64>(&config, "SELECT count(*) FROM agents").await, 0);
         assert_eq!(writer.write(&[message(2, "b")]).await.unwrap(), written(1, 0, 3));
 
@@ -164,10 +175,80 @@ async fn data_trouble_is_told_from_other_trouble() {
     .await;
 }
 
+/// What stands in the way of `bad` does not stand in the way of `good`.
+async fn refuses_only(writer: &mut Writer, bad: Sighting<'static>, good: Sighting<'static>) {
+    let error = writer.write(&[bad.clone(), good.clone()]).await.unwrap_err();
+    assert!(!error.is_transient(), "{error}");
+    assert!(!writer.write(&[bad]).await.unwrap_err().is_transient());
+    assert_eq!(writer.write(&[good]).await.unwrap().stored, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_operator_forbids_is_data_trouble() {
+    with_database(async |config| {
+        let mut writer = Writer::new(&config, "test");
+        let client = client(&config).await;
+        let index = "CREATE UNIQUE INDEX agents_name ON agents (name)";
+        client.batch_execute(index).await.unwrap();
+        writer.write(&[message(1, "a")]).await.unwrap();
+        let mut other = message(2, "b");
+        if let AgentEvent::Message(message) = &mut other.event {
+            message.agent.name = "another".into();
+        }
+        refuses_only(&mut writer, message(3, "c"), other).await;
+        client.batch_execute("DROP INDEX agents_name").await.unwrap();
+
+        let trigger = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS \
+                $$BEGIN RAISE 'no'; END$$; \
+            CREATE TRIGGER refuse BEFORE INSERT ON agents FOR EACH ROW \
+                WHEN (NEW.uuid = 'forbidden') EXECUTE FUNCTION refuse()";
+        client.batch_execute(trigger).await.unwrap();
+        refuses_only(&mut writer, message(4, "forbidden"), message(5, "d")).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn agents_whose_numbers_are_taken_get_the_next_ones() {
+    with_database(async |config| {
+        let mut writer = Writer::new(&config, "test");
+        let restored = "INSERT INTO agents (id, uuid, connected, session, gateway) \
+            OVERRIDING SYSTEM VALUE \
+            SELECT n, 'old-' || n, false, gen_random_uuid(), 'g' FROM generate_series(1, 20) n";
+        client(&config).await.batch_execute(restored).await.unwrap();
+        let mut tries = 0;
+        let written = loop {
+            tries += 1;
+            match writer.write(&[message(1, "a")]).await {
+                Ok(written) => break written,
+                Err(error) => assert!(error.is_transient() && tries < 5, "{error}"),
+            }
+        };
+        assert_eq!(written.stored, 1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_no_partition_takes_is_not_refused() {
+    with_database(async |config| {
+        let mut writer = Writer::new(&config, "test");
+        let client = client(&config).await;
+        client.batch_execute("DROP TABLE metrics_default").await.unwrap();
+        let error = writer.write(&[message(1, "a")]).await.unwrap_err();
+        assert!(error.is_transient(), "{error}");
+        assert!(error.to_string().contains("no partition takes the row"), "{error}");
+        let default = "CREATE TABLE metrics_default PARTITION OF metrics DEFAULT";
+        client.batch_execute(default).await.unwrap();
+        assert_eq!(writer.write(&[message(1, "a")]).await.unwrap(), written(1, 0, 3));
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_writer_whose_connection_was_cut_connects_again() {
     with_database(async |config| {
-        let mut writer = Writer::connect(&config, "to be cut").await.unwrap();
+        let mut writer = Writer::new(&config, "to be cut");
         writer.write(&[message(1, "a")]).await.unwrap();
         let client = client(&config).await;
         let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
@@ -176,10 +257,10 @@ async fn a_writer_whose_connection_was_cut_connects_again() {
         // The cut is noticed by this write, or was before it.
         if let Err(error) = writer.write(&[message(2, "a")]).await {
             assert!(error.is_transient(), "{error}");
-            assert!(writer.is_broken());
+            assert!(!writer.is_connected());
             writer.write(&[message(2, "a")]).await.unwrap();
         }
-        assert!(!writer.is_broken());
+        assert!(writer.is_connected());
         assert_eq!(one::<i64>(&config, COUNT).await, 6);
     })
     .await;
@@ -189,12 +270,12 @@ async fn a_writer_whose_connection_was_cut_connects_again() {
 async fn a_statement_that_takes_too_long_is_given_up() {
     with_database(async |mut config| {
         config.statement_timeout = Duration::from_millis(200);
-        let mut writer = Writer::connect(&config, "test").await.unwrap();
+        let mut writer = Writer::new(&config, "test");
         let mut client = client(&config).await;
         let lock = client.transaction().await.unwrap();
         lock.batch_execute("LOCK TABLE metrics").await.unwrap();
         let error = writer.write(&[message(1, "a")]).await.unwrap_err();
-        assert!(error.is_transient(), "{error}");
+        assert!(error.is_transient() && error.is_timeout(), "{error}");
         lock.rollback().await.unwrap();
         assert_eq!(writer.write(&[message(1, "a")]).await.unwrap(), written(1, 0, 3));
     })
@@ -204,14 +285,14 @@ async fn a_statement_that_takes_too_long_is_given_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_that_is_dropped_leaves_nothing_behind() {
     with_database(async |config| {
-        let mut writer = Writer::connect(&config, "test").await.unwrap();
+        let mut writer = Writer::new(&config, "test");
         let mut client = client(&config).await;
         let lock = client.transaction().await.unwrap();
         lock.batch_execute("LOCK TABLE metrics").await.unwrap();
         let batch = [message(1, "a")];
         let dropped = tokio::time::timeout(Duration::from_millis(100), writer.write(&batch));
         assert!(dropped.await.is_err());
-        assert!(writer.is_broken());
+        assert!(!writer.is_connected());
         lock.rollback().await.unwrap();
         assert_eq!(writer.write(&batch).await.unwrap(), written(1, 0, 3));
         assert_eq!(one::<i64>(&config, COUNT).await, 3);

@@ -1,5 +1,6 @@
 use futures_util::future::join_all;
 use platziverse_config::DatabaseConfig;
+use platziverse_protocol::agent::Agent;
 use platziverse_protocol::event::AgentEvent;
 use platziverse_store::writer::Writer;
 use platziverse_store::{Sighting, StoreError};
@@ -30,8 +31,13 @@ fn sighting(
         1 => of(id, AgentEvent::Connected(agent(&name))),
         _ => of(id, AgentEvent::Disconnected(uuid(&name))),
     };
-    if let AgentEvent::Message(message) = &mut sighting.event {
-        message.agent.name = format!("name-{}", id % 3).into();
+    let agent = match &mut sighting.event {
+        AgentEvent::Message(message) => Some(&mut message.agent),
+        AgentEvent::Connected(agent) => Some(agent),
+        AgentEvent::Disconnected(_) => None,
+    };
+    if let Some(agent) = agent {
+        vary(agent, id);
     }
     sighting.session = session(session_number.into());
     sighting.gateway = ["g0", "g1"][usize::from(session_number % 2)];
@@ -39,11 +45,19 @@ fn sighting(
     sighting
 }
 
+/// Each attribute takes several values, none of which follows from the others.
+fn vary(agent: &mut Agent<'static>, id: u128) {
+    agent.username = format!("user-{}", id % 2).into();
+    agent.name = format!("name-{}", id / 2 % 2).into();
+    agent.hostname = format!("host-{}", id / 4 % 2).into();
+    agent.pid = i32::try_from(id / 8 % 2).unwrap();
+}
+
 /// What must not depend on the order.
 async fn state(config: &DatabaseConfig) -> Vec<String> {
     let client = client(config).await;
-    let agents = "SELECT format('%s|%s|%s|%s|%s|%s', uuid, name, connected, session, gateway, \
-        last_seen_at) FROM agents ORDER BY uuid";
+    let agents = "SELECT format('%s|%s|%s|%s|%s|%s|%s|%s|%s', uuid, username, name, hostname, pid, \
+        connected, session, gateway, last_seen_at) FROM agents ORDER BY uuid";
     let metrics = "SELECT format('%s|%s|%s|%s', a.uuid, type, message_id, ordinal) \
         FROM metrics m JOIN agents a ON a.id = m.agent_id ORDER BY message_id, ordinal";
     let mut rows = client.query(agents, &[]).await.unwrap();
@@ -82,7 +96,7 @@ async fn order_repetition_and_writers_do_not_matter() {
         });
         let mut writers = Vec::new();
         for _ in 0..WRITERS {
-            writers.push(Writer::connect(&config, "test").await.unwrap());
+            writers.push(Writer::new(&config, "test"));
         }
         let client = client(&config).await;
         for _ in 0..CASES {

@@ -1,0 +1,2 @@
+DROP INDEX metrics_default_timestamp;
+DROP TABLE message_times;
