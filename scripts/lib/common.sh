@@ -84,11 +84,13 @@ wait_gone() {
   done
 }
 
-# detach LOG COMMAND…: runs it in a session of its own, holding nothing of ours open; sets detached to its process id.
+# detach PID_FILE LOG COMMAND…: runs it in a session of its own, holding nothing of ours open; sets detached to its process
+# id. It writes the file itself before it becomes the command: whatever ends us, no process is started that nobody knows.
 detach() {
-  local log=$1
-  shift
+  local pid_file=$1 log=$2 saved=''
+  shift 2
   (
+    pid_save "$pid_file" "$BASHPID" || exit 1
     exec </dev/null >>"$log" 2>&1
     for fd in /proc/self/fd/*; do
       fd=${fd##*/}
@@ -99,15 +101,79 @@ detach() {
   ) &
   detached=$!
   disown "$detached" 2>/dev/null || true
+  until [[ $saved == "$detached" ]] || ! proc_stat "$detached" || [[ $proc_state == Z ]]; do
+    { read -r saved _ <"$pid_file"; } 2>/dev/null || sleep 0.01
+  done
 }
+
+# trim_log FILE: at 10 MB it becomes FILE.1 and begins anew, in place, since whoever writes it has it open.
+trim_log() {
+  [[ -e $1 ]] && (($(stat -c %s -- "$1") >= 10485760)) || return 0
+  cp -- "$1" "$1.1" && : >"$1"
+}
+
+# --- what belongs to whom ------------------------------------------------------------------------------------------
 
 # lock FILE [SECONDS]: one at a time; held until this (sub)shell ends.
 lock() {
-  local fd
-  exec {fd}>>"$1"
-  flock -w 3 "$fd" && return
+  { exec {lock_fd}>>"$1"; } 2>/dev/null || fail_for_owner "$1"
+  flock -w 3 "$lock_fd" && return
   say "waiting for another ${0##*/} to be done…" >&2
-  flock -w "${2:-600}" "$fd" || fail "another ${0##*/} has held $1 for too long" "see what it is doing, end it, and try again"
+  flock -w "${2:-600}" "$lock_fd" || fail "another ${0##*/} has held $1 for too long" "see what it is doing, end it, and try again"
+}
+
+# unlocked COMMAND…: without the lock's descriptor, which what it leaves running would keep.
+unlocked() (
+  exec {lock_fd}>&-
+  "$@"
+)
+
+# fail_for_owner PATH: we may not write there, or should not.
+fail_for_owner() {
+  local path=$1 owner
+  [[ -e $path ]] || path=$(dirname -- "$path")
+  owner=$(stat -c %u -- "$path")
+  owner=$(id -nu -- "$owner" 2>/dev/null) || owner="user number $(stat -c %u -- "$path")"
+  fail "$path belongs to $owner, and this is $(id -nu)" "run this as $owner, for instance: sudo -u $owner ${0@Q}" \
+    "or have $owner stop what runs there and delete $path, to begin anew as $(id -nu)"
+}
+
+# ours DIR: root may write anywhere, but what it writes shuts the owner out. Some file systems give every file one owner.
+ours() {
+  local owner probe made
+  owner=$(stat -c %u -- "$1")
+  [[ $owner != "$EUID" ]] || return 0
+  probe=$(mktemp "$1/.owner.XXXXXX" 2>/dev/null) || return 1
+  made=$(stat -c %u -- "$probe")
+  rm -f -- "$probe"
+  [[ $made == "$owner" ]]
+}
+
+# claim DIR: ends the script where another user's servers live, and lets a copy of a directory forget the processes and the
+# places of the original, which its files still name.
+claim() {
+  local dir old
+  dir=$(absolute "$1")
+  ours "$dir" || fail_for_owner "$dir"
+  [[ $(cat -- "$dir/where" 2>/dev/null) != "$dir" ]] || return 0
+  (
+    lock "$dir/where.lock"
+    old=$(cat -- "$dir/where" 2>/dev/null) || true
+    [[ -z $old || $old == "$dir" ]] || forget "$dir" "$old"
+    say "$dir" >"$dir/where"
+  )
+}
+
+# forget DIR OLD: DIR was at OLD when it was last used. Where OLD is gone, it was moved, and the processes are still its own.
+forget() {
+  local location=$1/postgres/location
+  if [[ -e $2/where ]]; then
+    say "$1 is a copy of $2, whose servers go on by themselves: this one has none running yet" >&2
+    rm -f -- "$1"/{*.pid,*.loop,env} "$1"/{rabbitmq*,cluster}/*.pid "$1"/postgres/{postmaster.pid,location,outside}
+  else
+    say "$1 was moved from $2: what runs there should be stopped and started again" >&2
+    [[ $(cat -- "$location" 2>/dev/null) != "$2"/* ]] || rm -f -- "$location"
+  fi
 }
 
 # --- ports -------------------------------------------------------------------------------------------------------
@@ -131,28 +197,30 @@ choose_port() {
 
 # --- probes ------------------------------------------------------------------------------------------------------
 
-# http_send PORT PATH [HEADER]: opens descriptor 3 with the request sent. `cat`, since printf writes each line by itself.
+# http_send PORT PATH HEADER: opens descriptor 3 with the request sent. `cat`, since printf writes each line by itself.
 http_send() {
+  local header=${3:+$3$'\r\n'}
   exec 3<>"/dev/tcp/127.0.0.1/$1" || return 1
-  cat <<<"GET $2 HTTP/1.0"$'\r\n'"Host: 127.0.0.1"$'\r\n'"${3:-}"$'\r' >&3
+  cat <<<"GET $2 HTTP/1.0"$'\r\n'"Host: 127.0.0.1"$'\r\n'"$header"$'\r' >&3
 }
+
+# authorization USER:PASSWORD: the header; nothing for nobody.
+authorization() { [[ -z $1 ]] || say "Authorization: Basic $(printf %s "$1" | base64 -w0)"; }
 
 # http_status PORT PATH [USER:PASSWORD]: sets status to the code with which 127.0.0.1 answers; fails when it does not.
 http_status() {
-  local authorization=
-  [[ -z ${3:-} ]] || authorization="Authorization: Basic $(printf %s "$3" | base64 -w0)"$'\r\n'
   status=$(
     exec 2>/dev/null
-    http_send "$1" "$2" "$authorization" || exit 1
+    http_send "$1" "$2" "$(authorization "${3:-}")" || exit 1
     read -r -t 5 _ code _ <&3 && printf %s "$code"
   ) || return 1
   [[ -n $status ]]
 }
 
-# http_body PORT PATH: prints what 127.0.0.1 answers, without the headers.
+# http_body PORT PATH [USER:PASSWORD]: prints what 127.0.0.1 answers, without the headers.
 http_body() (
   exec 2>/dev/null
-  http_send "$1" "$2" || exit 1
+  http_send "$1" "$2" "$(authorization "${3:-}")" || exit 1
   timeout 5 sed '1,/^\r*$/d' <&3
 )
 

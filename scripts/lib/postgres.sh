@@ -28,36 +28,55 @@ postgres_locate() {
 
 # Where the user `postgres` cannot follow (a checkout in /root), the data go to a directory of its own, and a note stays here.
 postgres_make_room() {
-  mkdir -p "$postgres_dir"
+  mkdir -p "$postgres_dir" || return 1
   postgres_locate
   [[ ! -e $postgres_data && $EUID == 0 ]] || return 0
   id postgres >/dev/null 2>&1 ||
     fail 'there is no user postgres, as whom PostgreSQL runs when this is called by root' 'run: scripts/servers install'
   local home=$postgres_dir/home
-  mkdir -p "$home"
-  chown postgres: "$home"
-  chmod 755 "$postgres_dir"
+  mkdir -p "$home" || return 1
+  chown postgres: "$home" || return 1
+  chmod 755 "$postgres_dir" || return 1
   if ! (cd / && "${postgres_user[@]}" test -w "$home" -a -x "$home"); then
-    mkdir -p /var/lib/platziverse
-    home=$(mktemp -d /var/lib/platziverse/postgres.XXXXXX)
-    chown postgres: "$home"
-    say "$home" >"$postgres_dir/outside"
+    mkdir -p /var/lib/platziverse || return 1
+    home=$(mktemp -d /var/lib/platziverse/postgres.XXXXXX) || return 1
+    chown postgres: "$home" || return 1
+    say "$home" >"$postgres_dir/outside" || return 1
   fi
   postgres_data=$home/data
   say "$postgres_data" >"$postgres_dir/location"
+}
+
+# A file system in memory for the data, of the size of POSTGRES_TMPFS. The rest stays on the disk: a start needs room too.
+postgres_mount() {
+  local home options=size=${POSTGRES_TMPFS:-},mode=700,uid=postgres,gid=postgres,nosuid,nodev
+  [[ -n ${POSTGRES_TMPFS:-} ]] || return 0
+  [[ $POSTGRES_TMPFS =~ ^[1-9][0-9]*[kmg]?$ ]] || fail "POSTGRES_TMPFS is no size: $POSTGRES_TMPFS" 'a size is like 120m or 1g'
+  ((EUID == 0)) || fail 'POSTGRES_TMPFS needs root, since only root may mount a file system' 'run this as root, or without POSTGRES_TMPFS'
+  home=$(dirname -- "$postgres_data")
+  if mountpoint -q -- "$home"; then
+    options=remount,size=$POSTGRES_TMPFS
+  elif [[ -e $postgres_data ]]; then
+    fail "the data in $DIR are on the disk already" "to have them in memory: scripts/servers delete postgres $DIR, and start again"
+  fi
+  mount -t tmpfs -o "$options" platziverse "$home" || fail "no file system in memory can be mounted at $home" "mount's message is above"
+}
+
+postgres_unmount() {
+  ! mountpoint -q -- "$1" || umount -- "$1" || fail "$1 cannot be unmounted" "see who uses it: fuser -vm $1"
 }
 
 # The database is made under another name first, so that one whose making was interrupted is never taken for a whole one.
 postgres_create() {
   local making=$postgres_data.making log=$postgres_dir/log password
   password=$(<"$postgres_dir/password")
-  rm -rf -- "$making"
+  rm -rf -- "$making" || return 1
   "${postgres_user[@]}" "$postgres_bin/initdb" --pgdata="$making" --username=postgres --auth=trust --no-sync \
     --encoding=UTF8 --locale=C.UTF-8 </dev/null >>"$log" 2>&1 || return 1
-  cat >"$making/pg_hba.conf" <<'CONF'
+  cat >"$making/pg_hba.conf" <<'CONF' || return 1
 host all all 127.0.0.1/32 scram-sha-256
 CONF
-  cat >>"$making/postgresql.conf" <<'CONF'
+  cat >>"$making/postgresql.conf" <<'CONF' || return 1
 
 listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
@@ -68,6 +87,8 @@ shared_buffers = 256MB
 max_wal_size = 2GB
 log_checkpoints = off
 CONF
+  # On a small disk the tables should fill it, not the log of changes: without room for that PostgreSQL ends.
+  [[ -z ${POSTGRES_TMPFS:-} ]] || say 'max_wal_size = 48MB' >>"$making/postgresql.conf" || return 1
   printf '%s\n' "CREATE ROLE platziverse LOGIN CREATEDB PASSWORD '$password';" \
     'CREATE DATABASE platziverse OWNER platziverse;' |
     "${postgres_user[@]}" "$postgres_bin/postgres" --single -D "$making" postgres >>"$log" 2>&1 || return 1
@@ -79,7 +100,7 @@ postgres_choose_port() {
   [[ ! -s $postgres_dir/port ]] || known=$(<"$postgres_dir/port") wanted=$(<"$postgres_dir/port")
   choose_port "$wanted"
   postgres_port=$port
-  say "$postgres_port" >"$postgres_dir/port"
+  say "$postgres_port" >"$postgres_dir/port" || return 1
   [[ -z $known || $known == "$postgres_port" ]] ||
     say "postgres: port $known, which it had, is taken now by another program; it moves to $postgres_port"
 }
@@ -110,10 +131,10 @@ postgres_forget_lock() {
 }
 
 postgres_launch() {
-  postgres_choose_port
+  postgres_choose_port || return 1
   postgres_forget_lock
-  detach "$postgres_dir/log" "${postgres_user[@]}" "$postgres_bin/postgres" -D "$postgres_data" -p "$postgres_port"
-  pid_save "$postgres_dir/postmaster.pid" "$detached" || return 1
+  detach "$postgres_dir/postmaster.pid" "$postgres_dir/log" \
+    "${postgres_user[@]}" "$postgres_bin/postgres" -D "$postgres_data" -p "$postgres_port"
   postgres_await
 }
 
@@ -130,9 +151,11 @@ postgres_start() {
   if postgres_alive; then
     postgres_port=$(<"$postgres_dir/port")
     postgres_signal CONT
+    postgres_mount
     postgres_await || postgres_fail 'PostgreSQL runs but does not answer'
   else
-    postgres_make_room
+    postgres_make_room || fail "$postgres_dir cannot be made" 'its message is above'
+    postgres_mount
     umask 077
     [[ -s $postgres_dir/password ]] || random_secret >"$postgres_dir/password"
     [[ -e $postgres_data ]] || postgres_create || postgres_fail 'PostgreSQL could not make its data directory'
@@ -168,6 +191,14 @@ postgres_stop() {
   wait_gone 60 "$pid" || postgres_kill
 }
 
+# Killed, it would leave its shared memory to the system for good. SIGQUIT is its "immediate".
+postgres_quit() {
+  postgres_alive || return 0
+  postgres_signal CONT
+  send QUIT "$pid"
+  wait_gone 10 "$pid" || postgres_kill
+}
+
 postgres_kill() {
   postgres_alive || return 0
   postgres_signal STOP
@@ -182,6 +213,8 @@ postgres_describe() { say "127.0.0.1:$(<"$postgres_dir/port")"; }
 
 postgres_delete() {
   local outside=
+  postgres_locate
+  postgres_unmount "$(dirname -- "$postgres_data")"
   [[ ! -s $postgres_dir/outside ]] || outside=$(<"$postgres_dir/outside")
   [[ $outside != /var/lib/platziverse/postgres.?????? ]] || rm -rf -- "$outside"
   rm -rf -- "$postgres_dir"

@@ -4,6 +4,9 @@
 readonly services=(gateway worker-1 worker-2)
 readonly drain_seconds=15
 
+# Where everything is, as it is told to people who are in the checkout.
+shown() { say "${RUN#"$root"/}"; }
+
 service_program() { say "platziverse-${1%-[0-9]}"; }
 
 service_alive() { pid_alive "$RUN/$1.loop"; }
@@ -42,7 +45,6 @@ with_settings() (
 # service_start NAME PROGRAMS: where PROGRAMS is the directory with what cargo has built.
 service_start() {
   local log=$RUN/log/$1.log
-  [[ ! -s $log || $(stat -c %s "$log") -lt 10485760 ]] || mv -f -- "$log" "$log.1"
   rm -f -- "$RUN/$1.pid"
   say 0 >"$RUN/$1.exits"
   service_claim_port "$1.ops" "$(service_preferred_ops_port "$1")"
@@ -53,14 +55,13 @@ service_start() {
 
 # service_launch NAME PROGRAM LOG: in an environment that ends with it.
 service_launch() {
-  service_port "$1.ops"
+  service_port "$1.ops" || return 1
   export PLATZIVERSE_OPS__LISTEN=127.0.0.1:$port
   if [[ $1 == gateway ]]; then
-    service_port mqtt
+    service_port mqtt || return 1
     export PLATZIVERSE_GATEWAY__LISTEN=127.0.0.1:$port
   fi
-  detach "$3" "$here/lib/supervise" "$RUN" "$1" "$2"
-  pid_save "$RUN/$1.loop" "$detached"
+  detach "$RUN/$1.loop" "$3" "$here/lib/supervise" "$RUN" "$1" "$2"
 }
 
 service_preferred_ops_port() {
@@ -89,20 +90,25 @@ service_await() {
   ! service_port "$1.ops" || http_body "$port" /readyz >&2 || true
   service_stop "$1"
   show_log "$RUN/log/$1.log"
-  fail "$1 $what; it is stopped" "what it says is above; all of it is in ${RUN#"$root"/}/log/$1.log" \
+  fail "$1 $what; it is stopped" "what it says is above; all of it is in $(shown)/log/$1.log" \
     'when that is mended, run scripts/up again: it starts only what does not run'
 }
 
-# service_stop NAME…: the loops first, so that nothing is started again, then the services.
+# service_stop NAME…: told is the supervisor, which passes it on: a second signal would cut short what the service finishes.
+# The service itself is told only when its supervisor is gone.
 service_stop() {
-  local name waiting=()
+  local name told=() waiting=()
   for name in "$@"; do
-    ! pid_alive "$RUN/$name.loop" || waiting+=("$pid")
-    ! pid_alive "$RUN/$name.pid" || waiting+=("$pid")
+    if pid_alive "$RUN/$name.loop"; then
+      told+=("$pid") waiting+=("$pid")
+      ! pid_alive "$RUN/$name.pid" || waiting+=("$pid")
+    elif pid_alive "$RUN/$name.pid"; then
+      told+=("$pid") waiting+=("$pid")
+    fi
   done
   ((${#waiting[@]})) || return 0
   send CONT "${waiting[@]}"
-  send TERM "${waiting[@]}"
+  send TERM "${told[@]}"
   wait_gone "$drain_seconds" "${waiting[@]}" || {
     say "still running after $drain_seconds s, killed: $*"
     send KILL "${waiting[@]}"
