@@ -1,10 +1,11 @@
 //! A database of a test's own.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
-use crate::{PATIENCE, eventually, name};
+use crate::{PATIENCE, eventually, name, url};
 
 /// A row, each value as text; `None` is NULL.
 pub type Row = Vec<Option<String>>;
@@ -20,16 +21,23 @@ pub struct Database {
 impl Database {
     /// A database `name`, not made yet, on the server of `admin_url`.
     pub(crate) fn new(admin_url: &str, name: &str) -> Self {
-        let (server, _) = admin_url.rsplit_once('/').unwrap_or_else(|| {
-            panic!("the database URL must look like postgres://user:password@host:port/name")
-        });
-        let url = format!("{server}/{name}");
+        let url = url::with_path(admin_url, name);
         Self { admin_url: admin_url.to_owned(), url, name: name.to_owned() }
     }
 
     /// Its URL, with credentials.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The same database through another address, such as that of a [`crate::Proxy`].
+    pub fn url_at(&self, address: SocketAddr) -> String {
+        url::with_address(&self.url, address)
+    }
+
+    /// Where its PostgreSQL listens.
+    pub fn address(&self) -> SocketAddr {
+        url::address(&self.url)
     }
 
     /// Its name.
@@ -72,6 +80,17 @@ impl Database {
         query(&self.url, text).await
     }
 
+    /// Runs statements on a connection that stays open until the answer is dropped: what they begin
+    /// and lock (`BEGIN; LOCK TABLE …`) lasts as long.
+    pub async fn hold(&self, sql: &str) -> Result<Held, String> {
+        let work = async {
+            let client = connect(&self.url).await?;
+            client.batch_execute(sql).await.map_err(|error| explain(&error))?;
+            Ok(Held { _client: client })
+        };
+        limited(work).await
+    }
+
     /// The first value of the first row, as text; empty for NULL or no row.
     pub async fn value(&self, text: &str) -> String {
         first(self.sql(text).await)
@@ -85,6 +104,12 @@ impl Database {
         })
         .await;
     }
+}
+
+/// An open connection, and with it its transaction and locks; dropped, they end.
+#[derive(Debug)]
+pub struct Held {
+    _client: Client,
 }
 
 fn first(rows: Vec<Row>) -> String {
@@ -101,6 +126,10 @@ async fn query(url: &str, text: &str) -> Result<Vec<Row>, String> {
         let messages = client.simple_query(text).await.map_err(|error| explain(&error))?;
         Ok(messages.into_iter().filter_map(row).collect())
     };
+    limited(work).await
+}
+
+async fn limited<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
     let limited = tokio::time::timeout(Duration::from_secs(30), work);
     limited.await.unwrap_or_else(|_| Err("PostgreSQL did not answer within 30 s".into()))
 }

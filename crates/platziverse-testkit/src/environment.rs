@@ -27,7 +27,7 @@ pub(crate) fn optional(name: &str) -> Option<PathBuf> {
     std::env::var(name).ok().filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
-/// A program of this workspace: in `TEST_PROGRAMS`, else beside the running test.
+/// A program of this workspace: in `TEST_PROGRAMS`, else beside the running test or program.
 pub(crate) fn program(name: &str) -> PathBuf {
     let program = optional("TEST_PROGRAMS").unwrap_or_else(beside_the_test).join(name);
     assert!(
@@ -38,8 +38,10 @@ pub(crate) fn program(name: &str) -> PathBuf {
     program
 }
 
+/// Cargo puts a test into `target/<profile>/deps`, and a program into `target/<profile>`.
 fn beside_the_test() -> PathBuf {
-    let test = std::env::current_exe().expect("the running test has a path");
-    let folder = test.parent().and_then(|deps| deps.parent());
-    folder.expect("target/<profile>/deps").to_owned()
+    let running = std::env::current_exe().expect("the running program has a path");
+    let folder = running.parent().expect("a program is in a folder");
+    let profile = folder.parent().filter(|_| folder.ends_with("deps"));
+    profile.unwrap_or(folder).to_owned()
 }

@@ -18,10 +18,21 @@ pub struct Answer {
 impl Answer {
     /// The body as JSON.
     pub fn json(&self) -> Value {
+        self.try_json().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// The body as JSON, or what is there instead.
+    pub fn try_json(&self) -> Result<Value, String> {
         serde_json::from_str(&self.body)
-            .unwrap_or_else(|error| panic!("no JSON ({error}): {} {}", self.status, self.body))
+            .map_err(|error| format!("no JSON ({error}): {} {}", self.status, self.body))
     }
 }
+
+/// How long an answer may take that needs no work.
+pub(crate) const SHORT: Duration = Duration::from_secs(15);
+
+/// The longest body that is read, in bytes.
+const BODY_MAX: u64 = 512 * 1024 * 1024;
 
 /// One request, blocking. `Err` is what went wrong before there was an answer.
 pub(crate) fn request(
@@ -29,9 +40,10 @@ pub(crate) fn request(
     url: &str,
     authorization: Option<&str>,
     body: Option<&Value>,
+    within: Duration,
 ) -> Result<Answer, String> {
     let agent: Agent = Agent::config_builder()
-        .timeout_global(Some(Duration::from_secs(15)))
+        .timeout_global(Some(within))
         .http_status_as_error(false)
         .build()
         .into();
@@ -48,14 +60,13 @@ pub(crate) fn request(
     };
     let mut answer = sent.map_err(|error| format!("{method} {}: {error}", without_user(url)))?;
     let status = answer.status().as_u16();
-    let limit = 64 * 1024 * 1024;
-    let body = answer.body_mut().with_config().limit(limit).read_to_string();
+    let body = answer.body_mut().with_config().limit(BODY_MAX).read_to_string();
     Ok(Answer { status, body: body.map_err(|error| error.to_string())? })
 }
 
 /// The same, away from the runtime's thread.
 pub(crate) async fn get(url: String) -> Result<Answer, String> {
-    let task = tokio::task::spawn_blocking(move || request("GET", &url, None, None));
+    let task = tokio::task::spawn_blocking(move || request("GET", &url, None, None, SHORT));
     task.await.map_err(|error| error.to_string())?
 }
 

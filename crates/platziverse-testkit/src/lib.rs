@@ -6,11 +6,14 @@
 //! a service: what a test sees is what a user sees.
 //!
 //! What cannot be had fails the test at once, with the reason and what to do; so do services that
-//! panic. Nothing sleeps for a fixed time where it can wait for what it wants: [`eventually`].
+//! panic. What begins with `try_` says instead why it cannot be had: a program that injures the
+//! services on purpose goes on. Nothing sleeps for a fixed time where it can wait for what it wants: [`eventually`].
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on says why and fails")]
 
+mod books;
 mod database;
+mod dead_letter;
 mod environment;
 mod eventually;
 mod http;
@@ -21,21 +24,29 @@ mod mqtt;
 mod name;
 mod ports;
 mod process;
+mod proxy;
 mod raw;
+mod rest;
 mod samples;
 mod servers;
+mod start;
+mod url;
 mod world;
 
-pub use database::{Database, Row};
+pub use books::Balance;
+pub use database::{Database, Held, Row};
+pub use dead_letter::DeadLetter;
 pub use eventually::{PATIENCE, check, eventually};
 pub use http::Answer as HttpAnswer;
 pub use load::{Load, LoadReport};
-pub use management::{DeadLetter, Management};
+pub use management::Management;
 pub use message::{Message, millis_ago};
 pub use mqtt::{Ack, Client, Closed, Heard, Options, Pending, QoS, Version};
 pub use ports::{closed_port, free_port};
-pub use process::{Ended, Process};
+pub use process::Process;
+pub use proxy::{Proxy, Toxic};
 pub use raw::RawClient;
 pub use samples::Samples;
 pub use servers::Servers;
+pub use start::Ended;
 pub use world::World;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use crate::{Client, Database, Message, Options, PATIENCE, Pending, Process, QoS, Version};
+use crate::{Client, Message, Options, PATIENCE, Pending, Process, QoS, Version, World};
 use crate::{check, eventually};
 
 /// Clients that send numbered messages at QoS 1, until they have sent enough or are stopped. The
@@ -24,6 +24,8 @@ pub struct Load {
 pub struct LoadReport {
     /// How many messages were sent.
     pub sent: u64,
+    /// The numbers of those that were sent.
+    pub numbers: HashSet<u64>,
     /// The numbers of those that were acknowledged.
     pub acknowledged: HashSet<u64>,
 }
@@ -79,6 +81,7 @@ impl Load {
         for client in self.clients {
             let report = client.await.expect("a client of the load does not panic");
             all.sent += report.sent;
+            all.numbers.extend(report.numbers);
             all.acknowledged.extend(report.acknowledged);
         }
         all
@@ -92,25 +95,20 @@ impl LoadReport {
         assert_eq!(acknowledged as u64, self.sent, "acknowledged, sent");
     }
 
-    /// Waits until every acknowledged message is stored, and fails the test if one is stored twice.
-    pub async fn assert_stored_once(&self, database: &Database) {
-        let wanted = self.acknowledged.len();
-        eventually("all acknowledged messages are stored", PATIENCE * 3, || async {
-            let query = "SELECT count(DISTINCT value) FROM metrics WHERE type = 'load'";
-            let stored = database.try_sql(query).await?;
-            let stored = stored[0][0].as_deref().and_then(|count| count.parse().ok()).unwrap_or(0);
-            check(stored >= wanted, || format!("{stored} of {wanted} are"))
-        })
-        .await;
-        let twice = "SELECT value, count(*) FROM metrics WHERE type = 'load' GROUP BY value \
-                     HAVING count(*) > 1 LIMIT 5";
-        let twice = database.sql(twice).await;
-        assert!(twice.is_empty(), "stored more than once: {twice:?}");
-        let stored = database.sql("SELECT value::bigint FROM metrics WHERE type = 'load'").await;
-        let stored: HashSet<u64> =
-            stored.iter().filter_map(|row| row[0].as_deref()?.parse().ok()).collect();
-        let missing = self.acknowledged.difference(&stored).count();
-        assert_eq!(missing, 0, "acknowledged messages that are not stored");
+    /// Waits until `services`, which must be all that run in the world, are at rest. Fails the test
+    /// unless every acknowledged message is stored, none twice, and nothing that was not sent.
+    pub async fn assert_stored_once(&self, world: &World, services: &[&Process]) {
+        world.at_rest(services).await;
+        let rows = world.database().sql("SELECT value::bigint FROM metrics WHERE type = 'load'");
+        let mut stored = HashSet::new();
+        for row in rows.await {
+            let number = row[0].as_deref().and_then(|value| value.parse::<u64>().ok());
+            let number = number.unwrap_or_else(|| panic!("nobody sent the value {row:?}"));
+            assert!(self.numbers.contains(&number), "nobody sent the value {number}");
+            assert!(stored.insert(number), "{number} is stored more than once");
+        }
+        let missing: Vec<_> = self.acknowledged.difference(&stored).take(5).collect();
+        assert!(missing.is_empty(), "acknowledged messages that are not stored, as {missing:?}");
     }
 }
 
@@ -131,6 +129,7 @@ async fn send(
         let message = agent.clone().metric("load", value).json();
         pending.push((value, client.send("agent/message", QoS::AtLeastOnce, message).await));
         report.sent += 1;
+        report.numbers.insert(value);
         sent.fetch_add(1, Ordering::Relaxed);
         if !plan.pause.is_zero() {
             tokio::time::sleep(plan.pause).await;

@@ -1,9 +1,15 @@
 //! RabbitMQ's management API: what a person sees in the management UI.
+//!
+//! What begins with `try_` can be asked while RabbitMQ is down; the rest fails the test then.
+
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
+use crate::DeadLetter;
 use crate::http::{self, Answer};
 use crate::name;
 
@@ -16,22 +22,17 @@ pub struct Management {
     vhost: String,
 }
 
-/// A message of the dead-letter queue.
-#[derive(Clone, Debug)]
-pub struct DeadLetter {
-    /// The header `reason`; empty if there is none.
-    pub reason: String,
-    /// The header `stage`.
-    pub stage: String,
-    /// The header `error`: the reason for a person.
-    pub error: String,
-    /// How many records it holds: the header `records`.
-    pub records: u64,
-    /// All headers.
-    pub headers: Value,
-    /// The body, as text.
-    pub body: String,
-}
+/// The name of the dead-letter queue.
+const DEAD: &str = "platziverse.dead";
+
+/// How long the API may take to read a queue with very many messages.
+const LONG: Duration = Duration::from_secs(120);
+
+/// More messages than a test leaves in a queue.
+const ALL: u32 = 1_000_000;
+
+/// The API learns of a connection some seconds after it was made.
+const LISTED_WITHIN: Duration = Duration::from_secs(10);
 
 impl Management {
     /// Reads `http://user:password@host:port`.
@@ -50,6 +51,11 @@ impl Management {
         }
     }
 
+    /// The same vhost through the API of another node: `http://user:password@host:port`.
+    pub fn through(&self, url: &str) -> Self {
+        Self::new(url, &self.vhost)
+    }
+
     /// Makes the vhost and gives the user all permissions in it.
     pub(crate) fn make_vhost(&self) {
         self.must("PUT", &format!("/vhosts/{}", self.vhost), Some(json!({})));
@@ -60,7 +66,7 @@ impl Management {
     /// Removes the vhost with all that is in it, and ends its connections.
     pub(crate) fn remove_vhost(&self) {
         // The sweep of a later run removes what stays behind.
-        let _ = self.request("DELETE", &format!("/vhosts/{}", self.vhost), None);
+        let _ = self.request("DELETE", &format!("/vhosts/{}", self.vhost), None, http::SHORT);
     }
 
     /// Removes the vhosts that killed tests left behind.
@@ -68,112 +74,197 @@ impl Management {
         let vhosts = self.must("GET", "/vhosts?columns=name", None).json();
         let names = vhosts.as_array().into_iter().flatten().filter_map(|v| v["name"].as_str());
         for name in names.filter(|name| name::is_left_behind(name)) {
-            let _ = self.request("DELETE", &format!("/vhosts/{name}"), None);
+            let _ = self.request("DELETE", &format!("/vhosts/{name}"), None, http::SHORT);
         }
+    }
+
+    /// Whether RabbitMQ has a vhost of this name.
+    pub async fn has_vhost(&self, name: &str) -> bool {
+        self.call("GET", format!("/vhosts/{name}"), None).await.status == 200
     }
 
     /// What the API says about a queue; `None` if there is no such queue. Its counts are some
     /// seconds old.
     pub async fn queue(&self, name: &str) -> Option<Value> {
-        let answer = self.call("GET", format!("/queues/{}/{name}", self.vhost), None).await;
-        (answer.status == 200).then(|| answer.json())
+        must(self.try_queue(name).await)
+    }
+
+    /// The same, or why it cannot be said.
+    pub async fn try_queue(&self, name: &str) -> Result<Option<Value>, String> {
+        let answer = self.try_call("GET", format!("/queues/{}/{name}", self.vhost), None).await?;
+        match answer.status {
+            200 => answer.try_json().map(Some),
+            404 => Ok(None),
+            _ => Err(unexpected(&format!("queue {name}"), &answer)),
+        }
+    }
+
+    /// What the vhost has of a kind: `exchanges`, `queues`, `bindings`.
+    pub async fn list(&self, kind: &str) -> Vec<Value> {
+        let answer = self.call("GET", format!("/{kind}/{}", self.vhost), None).await;
+        answer.json().as_array().cloned().unwrap_or_default()
     }
 
     /// The names of the open connections, as their clients chose them.
     pub async fn connection_names(&self) -> Vec<String> {
-        let answer = self.call("GET", format!("/vhosts/{}/connections", self.vhost), None).await;
-        let all = answer.json();
-        let connections = all.as_array().into_iter().flatten();
+        let connections = must(self.connections().await);
         let name =
             |c: &Value| c["client_properties"]["connection_name"].as_str().map(str::to_owned);
-        connections.filter_map(name).collect()
+        connections.iter().filter_map(name).collect()
+    }
+
+    /// Has RabbitMQ close every connection to this vhost: how many those were. Waits some seconds
+    /// for the API to learn of any.
+    pub async fn close_connections(&self) -> usize {
+        let end = Instant::now() + LISTED_WITHIN;
+        let connections = loop {
+            let connections = self.connections().await.unwrap_or_default();
+            if !connections.is_empty() || Instant::now() >= end {
+                break connections;
+            }
+            sleep(Duration::from_millis(100)).await;
+        };
+        let mut closed = 0;
+        for name in connections.iter().filter_map(|one| one["name"].as_str()) {
+            let name = name.replace(' ', "%20").replace('>', "%3E");
+            let answer = self.try_call("DELETE", format!("/connections/{name}"), None).await;
+            closed += usize::from(answer.is_ok_and(|answer| answer.status < 300));
+        }
+        closed
+    }
+
+    async fn connections(&self) -> Result<Vec<Value>, String> {
+        let path = format!("/vhosts/{}/connections", self.vhost);
+        let answer = self.try_call("GET", path, None).await?;
+        Ok(answer.try_json()?.as_array().cloned().unwrap_or_default())
     }
 
     /// Declares a queue.
     pub async fn declare_queue(&self, name: &str, durable: bool, arguments: Value) {
         let body = json!({"durable": durable, "auto_delete": false, "arguments": arguments});
         let path = format!("/queues/{}/{name}", self.vhost);
-        let answer = self.call("PUT", path, Some(body)).await;
-        assert!(answer.status < 300, "declaring {name}: {} {}", answer.status, answer.body);
+        Self::done("declaring", name, self.try_call("PUT", path, Some(body)).await);
     }
 
     /// Deletes a queue.
     pub async fn delete_queue(&self, name: &str) {
-        let answer = self.call("DELETE", format!("/queues/{}/{name}", self.vhost), None).await;
-        assert!(answer.status < 300, "deleting {name}: {} {}", answer.status, answer.body);
+        let path = format!("/queues/{}/{name}", self.vhost);
+        Self::done("deleting", name, self.try_call("DELETE", path, None).await);
+    }
+
+    /// Removes all messages of a queue that nobody holds.
+    pub async fn purge(&self, queue: &str) {
+        let path = format!("/queues/{}/{queue}/contents", self.vhost);
+        Self::done("purging", queue, self.try_call("DELETE", path, None).await);
     }
 
     /// Publishes a message; fails the test unless it reaches a queue.
     pub async fn publish(&self, exchange: &str, key: &str, properties: Value, body: &str) {
+        let routed = must(self.try_publish(exchange, key, properties, body).await);
+        assert!(routed, "what is published to {exchange} with key {key} reaches no queue");
+    }
+
+    /// Publishes a message: whether it reached a queue. An empty `exchange` is the default one.
+    pub async fn try_publish(
+        &self,
+        exchange: &str,
+        key: &str,
+        properties: Value,
+        body: &str,
+    ) -> Result<bool, String> {
         let request = json!({
             "routing_key": key, "properties": properties, "payload": body,
             "payload_encoding": "string",
         });
+        let exchange = if exchange.is_empty() { "amq.default" } else { exchange };
         let path = format!("/exchanges/{}/{exchange}/publish", self.vhost);
-        let answer = self.call("POST", path, Some(request)).await;
-        assert!(
-            answer.status == 200 && answer.json()["routed"] == json!(true),
-            "publishing to {exchange} with key {key}: {} {}",
-            answer.status,
-            answer.body
-        );
+        let answer = self.try_call("POST", path, Some(request)).await?;
+        match answer.status {
+            200 => Ok(answer.try_json()?["routed"] == json!(true)),
+            _ => Err(unexpected(&format!("publishing to {exchange} with key {key}"), &answer)),
+        }
     }
 
     /// Up to `count` messages of a queue, as the API gives them; they stay in it.
     pub async fn peek(&self, queue: &str, count: u32) -> Vec<Value> {
+        must(self.try_peek(queue, count).await)
+    }
+
+    /// The same, or why it cannot be said.
+    pub async fn try_peek(&self, queue: &str, count: u32) -> Result<Vec<Value>, String> {
         let body = json!({"count": count, "ackmode": "ack_requeue_true", "encoding": "auto"});
         let path = format!("/queues/{}/{queue}/get", self.vhost);
-        let answer = self.call("POST", path, Some(body)).await;
+        let answer = self.call_within(LONG, "POST", path, Some(body)).await?;
         match answer.status {
-            200 => answer.json().as_array().cloned().unwrap_or_default(),
-            404 => Vec::new(),
-            status => panic!("reading {queue}: {status} {}", answer.body),
+            200 => Ok(answer.try_json()?.as_array().cloned().unwrap_or_default()),
+            404 => Ok(Vec::new()),
+            _ => Err(unexpected(&format!("reading {queue}"), &answer)),
         }
     }
 
     /// The dead-letter queue; its messages stay in it.
     pub async fn dead_letters(&self) -> Vec<DeadLetter> {
-        let messages = self.peek("platziverse.dead", 10_000).await;
-        messages.iter().map(DeadLetter::read).collect()
+        must(self.try_dead_letters().await)
+    }
+
+    /// The same, or why it cannot be said. None if there is no such queue.
+    pub async fn try_dead_letters(&self) -> Result<Vec<DeadLetter>, String> {
+        let messages = self.try_peek(DEAD, ALL).await?;
+        Ok(messages.iter().map(DeadLetter::read).collect())
     }
 
     async fn call(&self, method: &'static str, path: String, body: Option<Value>) -> Answer {
+        must(self.try_call(method, path, body).await)
+    }
+
+    async fn try_call(
+        &self,
+        method: &'static str,
+        path: String,
+        body: Option<Value>,
+    ) -> Result<Answer, String> {
+        self.call_within(http::SHORT, method, path, body).await
+    }
+
+    async fn call_within(
+        &self,
+        within: Duration,
+        method: &'static str,
+        path: String,
+        body: Option<Value>,
+    ) -> Result<Answer, String> {
         let this = self.clone();
-        let task = move || this.request(method, &path, body);
-        let answer = tokio::task::spawn_blocking(task).await.expect("a blocking task ends");
-        answer.unwrap_or_else(|error| panic!("RabbitMQ's management API: {error}"))
+        let task = move || this.request(method, &path, body, within);
+        tokio::task::spawn_blocking(task).await.map_err(|error| error.to_string())?
+    }
+
+    fn done(what: &str, name: &str, answer: Result<Answer, String>) {
+        let answer = must(answer);
+        assert!(answer.status < 300, "{}", unexpected(&format!("{what} {name}"), &answer));
     }
 
     fn must(&self, method: &str, path: &str, body: Option<Value>) -> Answer {
-        let answer = self.request(method, path, body);
-        let answer = answer.unwrap_or_else(|error| panic!("RabbitMQ's management API: {error}"));
-        let Answer { status, body } = &answer;
-        assert!(*status < 300, "RabbitMQ's management API: {method} {path}: {status} {body}");
+        let answer = must(self.request(method, path, body, http::SHORT));
+        assert!(answer.status < 300, "{}", unexpected(&format!("{method} {path}"), &answer));
         answer
     }
 
-    fn request(&self, method: &str, path: &str, body: Option<Value>) -> Result<Answer, String> {
+    fn request(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<Value>,
+        within: Duration,
+    ) -> Result<Answer, String> {
         let url = format!("{}{path}", self.base);
-        http::request(method, &url, Some(&self.authorization), body.as_ref())
+        http::request(method, &url, Some(&self.authorization), body.as_ref(), within)
     }
 }
 
-impl DeadLetter {
-    fn read(message: &Value) -> Self {
-        let headers = message["properties"]["headers"].clone();
-        let text = |name: &str| headers[name].as_str().unwrap_or_default().to_owned();
-        let payload = message["payload"].as_str().unwrap_or_default();
-        let body = match message["payload_encoding"].as_str() {
-            Some("base64") => STANDARD.decode(payload).unwrap_or_default(),
-            _ => payload.as_bytes().to_vec(),
-        };
-        Self {
-            reason: text("reason"),
-            stage: text("stage"),
-            error: text("error"),
-            records: headers["records"].as_u64().unwrap_or(1),
-            body: String::from_utf8_lossy(&body).into_owned(),
-            headers,
-        }
-    }
+fn must<T>(answer: Result<T, String>) -> T {
+    answer.unwrap_or_else(|error| panic!("RabbitMQ's management API: {error}"))
+}
+
+fn unexpected(what: &str, answer: &Answer) -> String {
+    format!("{what}: {} {}", answer.status, answer.body)
 }

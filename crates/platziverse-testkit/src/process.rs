@@ -1,153 +1,189 @@
-//! The real programs as child processes.
+//! A service of ours as a child process.
 
-use std::fs::File;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::http::{self, Answer};
-use crate::{PATIENCE, Samples, check, environment, eventually};
+use crate::start::Start;
+use crate::{PATIENCE, Samples, check, eventually};
 
 const TAIL_LINES: usize = 60;
 
+/// What a program writes if it panics.
+const PANIC: &str = "panicked at";
+
 /// A running service. It is killed when this is dropped; if the test fails, the end of its log is
-/// printed; if it panicked, the test fails.
+/// printed; if it panicked and nobody has asked ([`Process::panicked`]), the test fails.
 #[derive(Debug)]
 pub struct Process {
     name: String,
+    start: Start,
     child: Child,
     log: PathBuf,
     ops: SocketAddr,
     mqtt: Option<SocketAddr>,
-}
-
-/// How a program that ended by itself did so.
-#[derive(Clone, Debug)]
-pub struct Ended {
-    /// Its exit status.
-    pub status: ExitStatus,
-    /// What it wrote to stdout.
-    pub stdout: String,
-    /// What it wrote to stderr.
-    pub stderr: String,
-}
-
-/// What a program is started with.
-#[derive(Clone, Debug)]
-pub(crate) struct Start {
-    pub(crate) program: &'static str,
-    pub(crate) arguments: Vec<String>,
-    pub(crate) settings: Vec<(String, String)>,
-    pub(crate) folder: PathBuf,
-}
-
-impl Start {
-    fn command(&self) -> Command {
-        let mut command = Command::new(environment::program(self.program));
-        command
-            .args(&self.arguments)
-            .env_clear()
-            .envs(environment::inherited())
-            .envs(self.settings.iter().map(|(key, value)| (key, value)))
-            .current_dir(&self.folder)
-            .stdin(Stdio::null());
-        command
-    }
-
-    /// Runs the program to its end.
-    pub(crate) async fn run(self) -> Ended {
-        let mut command = self.command();
-        let name = self.program;
-        let output = tokio::task::spawn_blocking(move || {
-            let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-            child.and_then(Child::wait_with_output)
-        });
-        let output = tokio::time::timeout(PATIENCE, output).await.unwrap_or_else(|_| {
-            panic!("{name} did not end by itself within {PATIENCE:?}");
-        });
-        let output = output.expect("a blocking task ends").unwrap_or_else(|error| {
-            panic!("{name} cannot be run: {error}");
-        });
-        Ended {
-            status: output.status,
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
-    }
-
-    /// Starts the program, without waiting for it.
-    pub(crate) fn spawn(self, name: &str, ops: SocketAddr, mqtt: Option<SocketAddr>) -> Process {
-        let log = self.folder.join(format!("{name}.log"));
-        let file = File::create(&log).unwrap_or_else(|error| panic!("{}: {error}", log.display()));
-        let output = file.try_clone().expect("a file has two handles");
-        let spawned = self.command().stdout(output).stderr(file).spawn();
-        let child = spawned.unwrap_or_else(|error| panic!("{} : {error}", self.program));
-        Process { name: name.to_owned(), child, log, ops, mqtt }
-    }
+    /// The most memory that was seen, in bytes: a process that has ended cannot be asked.
+    peak: AtomicU64,
+    panic_told: AtomicBool,
 }
 
 impl Process {
+    /// Starts a service that listens at `ops`, and at `mqtt` if it is a gateway.
+    pub(crate) fn spawn(
+        start: Start,
+        name: &str,
+        ops: SocketAddr,
+        mqtt: Option<SocketAddr>,
+    ) -> Result<Self, String> {
+        let log = start.folder.join(format!("{name}.log"));
+        let child = start.spawn(&log)?;
+        let (peak, panic_told) = (AtomicU64::new(0), AtomicBool::new(false));
+        Ok(Self { name: name.to_owned(), start, child, log, ops, mqtt, peak, panic_told })
+    }
+
+    /// Starts the same program again after it has ended, with the same settings and ports. Its log
+    /// goes on in the same file.
+    pub fn restart(&mut self) -> Result<(), String> {
+        if self.is_running() {
+            return Err(format!("{} still runs", self.name));
+        }
+        self.child = self.start.spawn(&self.log)?;
+        Ok(())
+    }
+
+    /// What it is called in this test.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its process id; another one after each restart.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Where it listens for MQTT. Fails the test if it is no gateway.
     pub fn mqtt(&self) -> SocketAddr {
         self.mqtt.unwrap_or_else(|| panic!("{} does not listen for MQTT", self.name))
     }
 
+    /// Where it shows its health.
+    pub fn ops(&self) -> SocketAddr {
+        self.ops
+    }
+
+    pub(crate) fn is_gateway(&self) -> bool {
+        self.mqtt.is_some()
+    }
+
     /// What it wrote to stdout and stderr.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
+        let bytes = std::fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Whether it runs.
+    pub fn is_running(&mut self) -> bool {
+        self.status().is_none()
+    }
+
+    /// What it wrote about its first panic, if it has panicked. The drop says nothing more of it.
+    pub fn panicked(&self) -> Option<String> {
+        let log = self.log();
+        let (at, _) = log.lines().enumerate().find(|(_, line)| line.contains(PANIC))?;
+        self.panic_told.store(true, Ordering::Relaxed);
+        let story: Vec<_> = log.lines().skip(at).take(TAIL_LINES).collect();
+        Some(story.join("\n"))
     }
 
     /// Waits until `/readyz` says that it is ready; fails the test at once if the process ends.
     pub async fn ready(&mut self) {
-        let end = Instant::now() + PATIENCE;
+        self.try_ready(PATIENCE).await.unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// The same for at most `within`, or why it is not ready.
+    pub async fn try_ready(&mut self, within: Duration) -> Result<(), String> {
+        let end = Instant::now() + within;
         loop {
-            self.assert_runs();
+            if let Some(status) = self.status() {
+                return Err(self.ended_with(status));
+            }
             let seen = match self.try_get("/readyz").await {
-                Ok(answer) if answer.status == 200 => return,
+                Ok(answer) if answer.status == 200 => return Ok(()),
                 Ok(answer) => answer.body,
                 Err(error) => error,
             };
-            assert!(Instant::now() < end, "{} is not ready after {PATIENCE:?}: {seen}", self.name);
+            if Instant::now() >= end {
+                return Err(format!("{} is not ready after {within:?}: {seen}", self.name));
+            }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
     /// `/readyz`: the status and the JSON.
     pub async fn readyz(&self) -> (u16, Value) {
-        let answer = self.get("/readyz").await;
-        (answer.status, answer.json())
+        self.try_readyz().await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// The same, or why it cannot be said.
+    pub async fn try_readyz(&self) -> Result<(u16, Value), String> {
+        let answer = self.try_get("/readyz").await?;
+        Ok((answer.status, answer.try_json()?))
     }
 
     /// `/metrics`.
     pub async fn metrics(&self) -> Samples {
-        Samples::parse(&self.get("/metrics").await.body)
+        self.try_metrics().await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// The same, or why it cannot be said.
+    pub async fn try_metrics(&self) -> Result<Samples, String> {
+        let answer = self.try_get("/metrics").await?;
+        match answer.status {
+            200 => Ok(Samples::parse(&answer.body)),
+            status => Err(format!("{}: /metrics: {status} {}", self.name, answer.body)),
+        }
     }
 
     /// A page of its operator's listener.
     pub async fn get(&self, path: &str) -> Answer {
-        self.try_get(path).await.unwrap_or_else(|error| panic!("{}: {error}", self.name))
+        self.try_get(path).await.unwrap_or_else(|error| panic!("{error}"))
     }
 
     async fn try_get(&self, path: &str) -> Result<Answer, String> {
-        http::get(format!("http://{}{path}", self.ops)).await
+        let answer = http::get(format!("http://{}{path}", self.ops)).await;
+        answer.map_err(|error| format!("{}: {error}", self.name))
     }
 
     /// Memory in use (VmRSS), in bytes.
     pub fn memory(&self) -> u64 {
+        self.proc_status("VmRSS:").unwrap_or_else(|error| panic!("{}: {error}", self.name))
+    }
+
+    /// The most memory that it has used so far (VmHWM), in bytes: of all its lives as far as it was
+    /// asked in them, and until the moment in which it was killed.
+    pub fn peak_memory(&self) -> u64 {
+        let now = self.proc_status("VmHWM:").unwrap_or(0);
+        self.peak.fetch_max(now, Ordering::Relaxed).max(now)
+    }
+
+    fn proc_status(&self, key: &str) -> Result<u64, String> {
         let path = format!("/proc/{}/status", self.child.id());
-        let status = std::fs::read_to_string(&path)
-            .unwrap_or_else(|error| panic!("{} ({path}): {error}", self.name));
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let status = std::fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(key));
         let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
-        1024 * kilobytes.unwrap_or(0_u64)
+        // One that has ended and was not waited for has no memory.
+        Ok(1024 * kilobytes.unwrap_or(0_u64))
     }
 
     /// SIGKILL: no goodbye.
     pub fn kill(&mut self) {
+        self.peak_memory();
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -155,6 +191,7 @@ impl Process {
 
     /// SIGTERM, then waits for the end.
     pub async fn terminate(&mut self) -> ExitStatus {
+        self.peak_memory();
         self.signal("TERM");
         self.ended().await
     }
@@ -168,12 +205,18 @@ impl Process {
 
     /// Waits until it has ended.
     pub async fn ended(&mut self) -> ExitStatus {
-        let end = Instant::now() + PATIENCE;
+        let ended = self.ended_within(PATIENCE).await;
+        ended.unwrap_or_else(|| panic!("{} has not ended after {PATIENCE:?}", self.name))
+    }
+
+    /// The same, if it ends within `time`.
+    pub async fn ended_within(&mut self, time: Duration) -> Option<ExitStatus> {
+        let end = Instant::now() + time;
         loop {
-            if let Some(status) = self.status() {
+            let status = self.status();
+            if status.is_some() || Instant::now() >= end {
                 return status;
             }
-            assert!(Instant::now() < end, "{} has not ended after {PATIENCE:?}", self.name);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -181,7 +224,7 @@ impl Process {
     /// Fails the test if the process has ended.
     pub fn assert_runs(&mut self) {
         if let Some(status) = self.status() {
-            panic!("{} has ended with {status}:\n{}", self.name, tail(&self.log()));
+            panic!("{}", self.ended_with(status));
         }
     }
 
@@ -194,6 +237,10 @@ impl Process {
         .await;
     }
 
+    fn ended_with(&self, status: ExitStatus) -> String {
+        format!("{} has ended with {status}:\n{}", self.name, tail(&self.log()))
+    }
+
     fn status(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap_or_else(|error| panic!("{}: {error}", self.name))
     }
@@ -202,18 +249,14 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
-        let log = self.log();
         if std::thread::panicking() {
-            eprintln!("--- the end of the log of {}:\n{}", self.name, tail(&log));
-        } else {
-            assert!(!log.contains("panicked at"), "{} panicked:\n{}", self.name, tail(&log));
+            eprintln!("--- the end of the log of {}:\n{}", self.name, tail(&self.log()));
+        } else if !self.panic_told.load(Ordering::Relaxed)
+            && let Some(panic) = self.panicked()
+        {
+            panic!("{} panicked:\n{panic}", self.name);
         }
     }
-}
-
-/// Makes an empty folder for logs.
-pub(crate) fn make_folder(path: &Path) {
-    std::fs::create_dir_all(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
 }
 
 fn tail(text: &str) -> String {

@@ -16,8 +16,16 @@ pub struct RawClient(TcpStream);
 impl RawClient {
     /// Connects, and sends nothing.
     pub async fn open(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await;
-        Self(stream.unwrap_or_else(|error| panic!("connecting to {address}: {error}")))
+        let client = Self::try_open(address).await;
+        client.unwrap_or_else(|error| panic!("connecting to {address}: {error}"))
+    }
+
+    /// The same, or why it cannot.
+    pub async fn try_open(address: SocketAddr) -> std::io::Result<Self> {
+        match timeout(PATIENCE, TcpStream::connect(address)).await {
+            Ok(stream) => stream.map(Self),
+            Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
+        }
     }
 
     /// Connects, sends a CONNECT without credentials and reads the CONNACK, which must accept.
@@ -52,6 +60,15 @@ impl RawClient {
         }
     }
 
+    /// The next packet, if one comes within `time`; an error at the connection's end. Without one,
+    /// nothing can be read after it.
+    pub async fn packet_within(&mut self, time: Duration) -> std::io::Result<(u8, Vec<u8>)> {
+        match timeout(time, self.read_packet()).await {
+            Ok(packet) => packet,
+            Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
+        }
+    }
+
     /// Reads until the gateway closes: all that came before. An end by reset counts as an end.
     pub async fn until_closed(&mut self) -> Vec<u8> {
         self.closed_within(PATIENCE).await.unwrap_or_else(|| {
@@ -64,6 +81,26 @@ impl RawClient {
         let mut bytes = Vec::new();
         let read = timeout(time, self.0.read_to_end(&mut bytes)).await;
         read.is_ok().then_some(bytes)
+    }
+
+    /// Reads packets for `time` and answers none: how many of them were PUBLISH. It may end in
+    /// mid-packet: nothing can be read after it.
+    pub async fn receive_without_acks(&mut self, time: Duration) -> usize {
+        let mut publishes = 0;
+        let reading = async {
+            while let Ok((kind, _)) = self.read_packet().await {
+                publishes += usize::from(kind & 0xF0 == 0x30);
+            }
+        };
+        // The end of the time is the end.
+        let _ = timeout(time, reading).await;
+        publishes
+    }
+
+    /// Ends the connection with RST, as a crash of the machine's network would.
+    pub fn reset(self) {
+        // A connection that has ended already needs no reset.
+        let _ = self.0.set_zero_linger();
     }
 
     async fn read_packet(&mut self) -> std::io::Result<(u8, Vec<u8>)> {

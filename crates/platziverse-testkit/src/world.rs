@@ -1,20 +1,21 @@
 //! A corner of RabbitMQ and PostgreSQL of a test's own.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 
-use crate::process::{self, Start};
+use crate::start::{self, Start};
 use crate::{Client, Database, Ended, Management, Options, Process, QoS, Servers, Version};
-use crate::{environment, free_port, name};
+use crate::{PATIENCE, environment, free_port, name, url};
 
 static SWEPT: OnceCell<()> = OnceCell::const_new();
 
 /// Private servers are heavy: one world of that kind at a time.
-static PRIVATE: std::sync::LazyLock<std::sync::Arc<Semaphore>> =
-    std::sync::LazyLock::new(|| std::sync::Arc::new(Semaphore::new(1)));
+static PRIVATE: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(1)));
 
 /// A vhost and a database, and the means to start services that use them. Both go when this is
 /// dropped: declare it before what runs in it.
@@ -25,8 +26,10 @@ pub struct World {
     database: Database,
     folder: PathBuf,
     started: AtomicU32,
+    /// Whether the vhost and the database go while their servers stay.
+    outlived: bool,
     // Dropped in this order: the servers end before the next private world may begin.
-    servers: Option<Servers>,
+    servers: Option<Arc<Servers>>,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -40,9 +43,8 @@ impl World {
 
     /// The same, with an empty database.
     pub async fn unmigrated() -> Self {
-        let url = environment::required;
-        let urls = [url("TEST_AMQP_URL"), url("TEST_MANAGEMENT_URL"), url("TEST_DATABASE_URL")];
-        let world = Self::new(&name::fresh(), urls, None);
+        let urls = ["TEST_AMQP_URL", "TEST_MANAGEMENT_URL", "TEST_DATABASE_URL"];
+        let world = Self::new(&name::fresh(), urls.map(environment::required), None);
         SWEPT
             .get_or_init(|| async {
                 name::sweep_logs();
@@ -58,10 +60,19 @@ impl World {
     pub async fn private() -> Self {
         let permit = PRIVATE.clone().acquire_owned().await.expect("the semaphore is never closed");
         let name = name::fresh();
-        let servers = Servers::start(&name).await;
-        let urls = ["AMQP_URL", "MANAGEMENT_URL", "DATABASE_URL"].map(|key| servers.url(key));
-        let mut world = Self::new(&name, urls, Some(servers));
+        let servers = Arc::new(Servers::start(&name).await);
+        let mut world = Self::new(&name, urls(&servers), Some(servers));
         world._permit = Some(permit);
+        world.outlived = false;
+        world.make().await;
+        world.migrate().await;
+        world
+    }
+
+    /// A fresh vhost and a migrated database on servers that others share; they go when this is
+    /// dropped, the servers stay. With a cluster, the node of AMQP_URL is the one that is used.
+    pub async fn on(servers: Arc<Servers>) -> Self {
+        let world = Self::new(&name::fresh(), urls(&servers), Some(servers));
         world.make().await;
         world.migrate().await;
         world
@@ -70,19 +81,17 @@ impl World {
     fn new(
         name: &str,
         [amqp, management, database]: [String; 3],
-        servers: Option<Servers>,
+        servers: Option<Arc<Servers>>,
     ) -> Self {
-        let (server, _) = amqp.rsplit_once('/').unwrap_or_else(|| {
-            panic!("the AMQP URL must look like amqp://user:password@host:port/vhost")
-        });
         let folder = std::env::temp_dir().join(name::of_logs(name));
-        process::make_folder(&folder);
+        start::make_folder(&folder);
         Self {
-            amqp_url: format!("{server}/{name}"),
+            amqp_url: url::with_path(&amqp, name),
             management: Management::new(&management, name),
             database: Database::new(&database, name),
             folder,
             started: AtomicU32::new(0),
+            outlived: true,
             servers,
             _permit: None,
         }
@@ -96,6 +105,11 @@ impl World {
     async fn migrate(&self) {
         let ended = self.platziverse(&["db", "migrate"]).await;
         assert!(ended.status.success(), "platziverse db migrate: {}{}", ended.stdout, ended.stderr);
+    }
+
+    /// The name of the vhost.
+    pub fn vhost(&self) -> &str {
+        self.database.name()
     }
 
     /// RabbitMQ's management API for this vhost.
@@ -113,9 +127,29 @@ impl World {
         &self.amqp_url
     }
 
-    /// The private servers. Fails the test if they are shared with others.
+    /// The same vhost through another address: another node, or a [`crate::Proxy`].
+    pub fn amqp_url_at(&self, address: SocketAddr) -> String {
+        url::with_address(&self.amqp_url, address)
+    }
+
+    /// Where the RabbitMQ of [`World::amqp_url`] listens.
+    pub fn amqp_address(&self) -> SocketAddr {
+        url::address(&self.amqp_url)
+    }
+
+    /// The folder with the logs of what runs here.
+    pub fn folder(&self) -> &std::path::Path {
+        &self.folder
+    }
+
+    /// The servers. Fails the test if they are those that `scripts/test` has started for all.
     pub fn servers(&self) -> &Servers {
-        self.servers.as_ref().expect("only World::private() has servers that can be stopped")
+        self.servers.as_ref().expect("World::private() and World::on() have servers to stop")
+    }
+
+    /// The same, for [`World::on`].
+    pub fn shared_servers(&self) -> Arc<Servers> {
+        self.servers.clone().expect("World::private() and World::on() have servers to share")
     }
 
     /// Starts a gateway and waits until it is ready.
@@ -125,13 +159,20 @@ impl World {
 
     /// Starts a gateway with more settings (`PLATZIVERSE_GATEWAY__…`) and waits until it is ready.
     pub async fn gateway_with(&self, settings: &[(&str, &str)]) -> Process {
-        let mut gateway = self.spawn_gateway(settings);
-        gateway.ready().await;
-        gateway
+        self.try_gateway_with(settings).await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// The same, or why it does not become ready.
+    pub async fn try_gateway_with(&self, settings: &[(&str, &str)]) -> Result<Process, String> {
+        ready(self.try_spawn_gateway(settings)?).await
     }
 
     /// Starts a gateway.
     pub fn spawn_gateway(&self, settings: &[(&str, &str)]) -> Process {
+        self.try_spawn_gateway(settings).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn try_spawn_gateway(&self, settings: &[(&str, &str)]) -> Result<Process, String> {
         let (listen, ops) = (free_port(), free_port());
         let own = [
             ("PLATZIVERSE_AMQP__URL", self.amqp_url.clone()),
@@ -141,7 +182,7 @@ impl World {
         let start = self.prepare("platziverse-gateway", &[], &own, settings);
         let mqtt = start.settings.iter().find(|(key, _)| key == "PLATZIVERSE_GATEWAY__LISTEN");
         let mqtt = mqtt.and_then(|(_, value)| value.parse().ok()).unwrap_or(listen);
-        start.spawn(&self.label("gateway"), ops, Some(mqtt))
+        Process::spawn(start, &self.label("gateway"), ops, Some(mqtt))
     }
 
     /// Starts a worker and waits until it is ready.
@@ -151,13 +192,20 @@ impl World {
 
     /// Starts a worker with more settings and waits until it is ready.
     pub async fn worker_with(&self, settings: &[(&str, &str)]) -> Process {
-        let mut worker = self.spawn_worker(settings);
-        worker.ready().await;
-        worker
+        self.try_worker_with(settings).await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// The same, or why it does not become ready.
+    pub async fn try_worker_with(&self, settings: &[(&str, &str)]) -> Result<Process, String> {
+        ready(self.try_spawn_worker(settings)?).await
     }
 
     /// Starts a worker.
     pub fn spawn_worker(&self, settings: &[(&str, &str)]) -> Process {
+        self.try_spawn_worker(settings).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn try_spawn_worker(&self, settings: &[(&str, &str)]) -> Result<Process, String> {
         let ops = free_port();
         let own = [
             ("PLATZIVERSE_AMQP__URL", self.amqp_url.clone()),
@@ -165,7 +213,7 @@ impl World {
             ("PLATZIVERSE_OPS__LISTEN", ops.to_string()),
         ];
         let start = self.prepare("platziverse-worker", &[], &own, settings);
-        start.spawn(&self.label("worker"), ops, None)
+        Process::spawn(start, &self.label("worker"), ops, None)
     }
 
     /// Runs the operator's command to its end.
@@ -228,7 +276,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        if self.servers.is_none() {
+        if self.outlived {
             self.management.remove_vhost();
             remove(self.database.clone());
         }
@@ -236,6 +284,19 @@ impl Drop for World {
             // What stays behind are logs among temporary files.
             let _ = std::fs::remove_dir_all(&self.folder);
         }
+    }
+}
+
+fn urls(servers: &Servers) -> [String; 3] {
+    ["AMQP_URL", "MANAGEMENT_URL", "DATABASE_URL"].map(|key| servers.url(key))
+}
+
+async fn ready(mut process: Process) -> Result<Process, String> {
+    match (process.try_ready(PATIENCE).await, process.panicked()) {
+        (Ok(()), None) => Ok(process),
+        (Ok(()), Some(panic)) => Err(format!("{} panicked:\n{panic}", process.name())),
+        // Its panic is in the end of its log.
+        (Err(error), _) => Err(error),
     }
 }
 

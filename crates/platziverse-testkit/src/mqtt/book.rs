@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
@@ -62,11 +63,15 @@ pub struct Pending(oneshot::Receiver<Result<Ack, Closed>>);
 impl Pending {
     /// Waits for the acknowledgement, or for the end of the connection.
     pub async fn acknowledged(self) -> Result<Ack, Closed> {
-        match timeout(PATIENCE * 2, self.0).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(Closed { code: None, text: "the client was dropped".into() }),
-            Err(_) => panic!("no acknowledgement within {:?}", PATIENCE * 2),
-        }
+        let answer = self.answer(PATIENCE * 2).await;
+        answer.unwrap_or_else(|| panic!("no acknowledgement within {:?}", PATIENCE * 2))
+    }
+
+    /// The same; `None` if there is no answer within `within`.
+    pub async fn answer(self, within: Duration) -> Option<Result<Ack, Closed>> {
+        let gone = || Closed { code: None, text: "the client was dropped".into() };
+        let answer = timeout(within, self.0).await.ok()?;
+        Some(answer.unwrap_or_else(|_| Err(gone())))
     }
 
     /// What has come so far, without waiting.

@@ -96,8 +96,25 @@ impl fmt::Debug for Client {
 
 impl Client {
     /// Connects, and answers when the gateway has accepted or refused.
-    #[expect(clippy::disallowed_methods, reason = "a test has no drain; the drop ends the task")]
     pub async fn connect(options: Options) -> Result<Self, Closed> {
+        let client = Self::open(options);
+        match timeout(PATIENCE, client.book.connected()).await {
+            Ok(connected) => connected.map(|()| client),
+            Err(_) => panic!("no CONNACK within {PATIENCE:?}"),
+        }
+    }
+
+    /// The same; no answer within `within` is an error, too.
+    pub async fn try_connect(options: Options, within: Duration) -> Result<Self, Closed> {
+        let client = Self::open(options);
+        match timeout(within, client.book.connected()).await {
+            Ok(connected) => connected.map(|()| client),
+            Err(_) => Err(Closed { code: None, text: format!("no CONNACK within {within:?}") }),
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test has no drain; the drop ends the task")]
+    fn open(options: Options) -> Self {
         let book = Book::default();
         let (version, id) = (options.version, options.id.clone());
         let (sender, pump) = match version {
@@ -111,12 +128,7 @@ impl Client {
             }
         };
         let order = tokio::sync::Mutex::new(());
-        let client = Self { version, id, sender, book, order, pump };
-        match timeout(PATIENCE, client.book.connected()).await {
-            Ok(Ok(())) => Ok(client),
-            Ok(Err(closed)) => Err(closed),
-            Err(_) => panic!("no CONNACK within {PATIENCE:?}"),
-        }
+        Self { version, id, sender, book, order, pump }
     }
 
     /// The client identifier.
@@ -168,6 +180,17 @@ impl Client {
 
     /// Subscribes to one filter; the answer's codes, 0x80 and above for a refusal.
     pub async fn subscribe(&self, filter: &str, qos: QoS) -> Vec<u8> {
+        let answer = self.try_subscribe(filter, qos, PATIENCE).await;
+        answer.unwrap_or_else(|why| panic!("subscribing to {filter}: {why}"))
+    }
+
+    /// The same, or why there is no answer.
+    pub async fn try_subscribe(
+        &self,
+        filter: &str,
+        qos: QoS,
+        within: Duration,
+    ) -> Result<Vec<u8>, String> {
         let answer = {
             let _order = self.order.lock().await;
             let answer = self.book.subscribing();
@@ -178,10 +201,10 @@ impl Client {
             };
             answer
         };
-        match timeout(PATIENCE, answer).await {
-            Ok(Ok(codes)) => codes,
-            Ok(Err(_)) => panic!("subscribing to {filter}: the connection has ended"),
-            Err(_) => panic!("subscribing to {filter}: no SUBACK within {PATIENCE:?}"),
+        match timeout(within, answer).await {
+            Ok(Ok(codes)) => Ok(codes),
+            Ok(Err(_)) => Err("the connection has ended".to_owned()),
+            Err(_) => Err(format!("no SUBACK within {within:?}")),
         }
     }
 

@@ -7,6 +7,7 @@ use platziverse_testkit::{
     millis_ago,
 };
 use serde_json::json;
+use tokio::task::JoinSet;
 
 /// A payload of `agent/message`, the dead letter's reason, and what the explanation must mention.
 type Bad = (&'static str, Vec<u8>, &'static str, &'static str);
@@ -124,30 +125,45 @@ async fn topics_that_are_not_for_clients() {
     world.database().becomes("SELECT count(*) FROM metrics", "2").await;
 }
 
+/// Clients that send too large packets at once.
+const LARGE_CLIENTS: usize = 10;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_megabytes_end_the_connection_and_leave_a_note() {
     let world = World::start().await;
     let (gateway, _worker) = (world.gateway().await, world.worker().await);
-    let large = vec![b'x'; 10_000_000];
-    for version in Version::BOTH {
-        let mut client = RawClient::connect(gateway.mqtt(), version, "large", 60).await;
-        let packet = RawClient::publish_packet(version, "agent/message", 1, &large);
-        // The gateway does not read it to its end.
-        let _ = client.try_send(&packet).await;
-        let answer = client.until_closed().await;
-        if version == Version::V5 && !answer.is_empty() {
-            assert_eq!((answer[0], answer[2]), (0xE0, 0x95), "packet too large: {answer:02X?}");
-        }
+    let mut clients = Vec::new();
+    for number in 0..LARGE_CLIENTS {
+        let version = Version::BOTH[number % 2];
+        let id = format!("large-{number}");
+        clients.push((version, RawClient::connect(gateway.mqtt(), version, &id, 60).await));
     }
-    let letters = dead_letters(&world, 2).await;
-    for letter in letters {
+    let before = gateway.memory();
+    let mut tasks = JoinSet::new();
+    for (version, client) in clients {
+        tasks.spawn(assert_too_large(version, client));
+    }
+    tasks.join_all().await;
+    let grown = gateway.peak_memory().saturating_sub(before);
+    assert!(grown < 20_000_000, "100 MB are offered at once, it grew by {grown} bytes");
+    for letter in dead_letters(&world, LARGE_CLIENTS as u64).await {
         assert_eq!(letter.reason, "packet_too_large");
         assert!(letter.error.contains("1048576"), "{}", letter.error);
         assert!(letter.body.len() < 1_000_000, "only its start is kept");
     }
     world.client(&gateway, Version::V3).await.report(&Message::example()).await;
     world.database().becomes("SELECT count(*) FROM metrics", "2").await;
-    assert!(gateway.memory() < 200_000_000, "{} bytes", gateway.memory());
+}
+
+async fn assert_too_large(version: Version, mut client: RawClient) {
+    let large = vec![b'x'; 10_000_000];
+    let packet = RawClient::publish_packet(version, "agent/message", 1, &large);
+    // The gateway does not read it to its end.
+    let _ = client.try_send(&packet).await;
+    let answer = client.until_closed().await;
+    if version == Version::V5 && !answer.is_empty() {
+        assert_eq!((answer[0], answer[2]), (0xE0, 0x95), "packet too large: {answer:02X?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -167,30 +183,44 @@ async fn a_retained_message_is_refused_and_kept() {
     assert!(letters.iter().all(|letter| letter.reason == "retain_unsupported"), "{letters:?}");
 }
 
+/// What a connected client may not send: in MQTT 3.1.1, in 5, and the reason code of the answer.
+type Malformed = (&'static str, Vec<u8>, Vec<u8>, u8);
+
+fn malformed() -> Vec<Malformed> {
+    let connect = |version| RawClient::connect_packet(version, "m", 60);
+    let framed = RawClient::framed;
+    let same = |name, bytes: &[u8], code| (name, bytes.to_vec(), bytes.to_vec(), code);
+    // A PUBLISH and a SUBSCRIBE of MQTT 5 have the length of their properties after the rest.
+    let publish = |name, kind: u8, body: &[u8], code| {
+        (name, framed(kind, body), framed(kind, &[body, &[0]].concat()), code)
+    };
+    vec![
+        same("a packet type that does not exist", &[0x00, 0x00], 0x81),
+        same("a length of five bytes", &[0x30, 0xFF, 0xFF, 0xFF, 0xFF, 0x01], 0x81),
+        same("a topic longer than its packet", &[0x30, 0x04, 0x00, 0x50, b'a', b'b'], 0x81),
+        publish("QoS 3", 0x36, &[0x00, 0x01, b'a', 0x00, 0x01], 0x81),
+        publish("a topic that is not UTF-8", 0x30, &[0x00, 0x02, 0xFF, 0xFE], 0x81),
+        publish("a packet identifier of 0", 0x32, &[0x00, 0x01, b'a', 0x00, 0x00], 0x81),
+        publish("a topic with a wildcard", 0x30, &[0x00, 0x03, b'a', b'/', b'#'], 0x90),
+        publish("a subscription to nothing", 0x82, &[0x00, 0x01], 0x82),
+        ("a second CONNECT", connect(Version::V3), connect(Version::V5), 0x82),
+    ]
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn malformed_packets_harm_only_their_sender() {
     let world = World::start().await;
     let gateway = world.gateway().await;
     let bystander = world.client(&gateway, Version::V5).await;
-    let connect = RawClient::connect_packet(Version::V3, "m", 60);
-    let after_connect: &[(&str, &[u8])] = &[
-        ("a packet type that does not exist", &[0x00, 0x00]),
-        ("QoS 3", &[0x36, 0x05, 0x00, 0x01, b'a', 0x00, 0x01]),
-        ("a length of five bytes", &[0x30, 0xFF, 0xFF, 0xFF, 0xFF, 0x01]),
-        ("a topic longer than its packet", &[0x30, 0x04, 0x00, 0x50, b'a', b'b']),
-        ("a topic with a wildcard", &[0x30, 0x05, 0x00, 0x03, b'a', b'/', b'#']),
-        ("a packet identifier of 0", &[0x32, 0x05, 0x00, 0x01, b'a', 0x00, 0x00]),
-        ("a subscription to nothing", &[0x82, 0x02, 0x00, 0x01]),
-        ("a second CONNECT", &connect),
-        ("a topic that is not UTF-8", &[0x30, 0x04, 0x00, 0x02, 0xFF, 0xFE]),
-    ];
-    for (name, bytes) in after_connect {
-        for version in Version::BOTH {
-            let mut client = RawClient::connect(gateway.mqtt(), version, "malformed", 60).await;
-            client.send(bytes).await;
-            let closed = client.closed_within(PATIENCE).await;
-            assert!(closed.is_some(), "{name} ({version:?}): the connection stays open");
-        }
+    for (name, older, newer, code) in malformed() {
+        let mut client = RawClient::connect(gateway.mqtt(), Version::V3, "malformed", 60).await;
+        client.send(&older).await;
+        assert_eq!(client.until_closed().await, [0_u8; 0], "{name}: 3.1.1 has no words for it");
+        let mut client = RawClient::connect(gateway.mqtt(), Version::V5, "malformed", 60).await;
+        client.send(&newer).await;
+        let answer = client.until_closed().await;
+        let seen = (answer.first(), answer.get(2));
+        assert_eq!(seen, (Some(&0xE0), Some(&code)), "{name}: DISCONNECT, in {answer:02X?}");
     }
     for (name, bytes) in
         [("HTTP", &b"GET / HTTP/1.1\r\n\r\n"[..]), ("PINGREQ first", &[0xC0, 0x00])]
@@ -275,17 +305,28 @@ async fn a_record_that_the_database_refuses_is_kept_alone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_input_of_one_client_does_not_delay_another() {
     let world = World::start().await;
-    let gateway = world.gateway().await;
+    // There is no room for what is bad: its sender has to wait.
+    let gateway = world.gateway_with(&[("PLATZIVERSE_INGEST__DEAD_LENGTH_MAX", "1")]).await;
     let noisy = Client::connect(Options::new(gateway.mqtt(), Version::V3)).await.expect("accepted");
-    let mut pending = Vec::new();
-    for _ in 0..500 {
-        pending.push(noisy.send("agent/message", QoS::AtLeastOnce, "nonsense").await);
-    }
     let good = world.client(&gateway, Version::V3).await;
-    let report = Message::example();
-    tokio::time::timeout(Duration::from_secs(20), good.report(&report)).await.expect("in time");
-    for pending in pending {
-        assert!(pending.acknowledged().await.is_ok());
+    let mut bad = Vec::new();
+    // One by one, since what comes at once is kept in one message.
+    let mut waiting = loop {
+        let mut one = noisy.send("agent/message", QoS::AtLeastOnce, "nonsense").await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        match one.so_far() {
+            Some(answer) => bad.push(answer.expect("acknowledged")),
+            None => break one,
+        }
+        assert!(bad.len() < 50, "the dead-letter queue has no bound");
+    };
+    for number in 0..20 {
+        let report = Message::of("good").metric("n", number);
+        let reported = tokio::time::timeout(Duration::from_secs(10), good.report(&report)).await;
+        reported.expect("acknowledged in time");
     }
-    dead_letters(&world, 500).await;
+    assert!(waiting.so_far().is_none(), "the bad one was still waiting");
+    world.rabbitmq().purge("platziverse.dead").await;
+    let answer = waiting.acknowledged().await.expect("acknowledged as soon as there is room");
+    assert_eq!(answer.code, 0);
 }

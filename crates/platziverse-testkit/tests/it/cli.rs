@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use platziverse_testkit::{
-    Client, Ended, Message, PATIENCE, Process, QoS, Version, World, check, eventually,
-};
+use platziverse_testkit::{Client, Ended, Message, Process, QoS, Version, World};
 use serde_json::Value;
 
 const METRICS: &str = "SELECT count(*) FROM metrics";
@@ -26,7 +24,7 @@ async fn succeeds(world: &World, arguments: &[&str]) -> Ended {
 /// The ids of all dead letters, the oldest first.
 async fn ids(world: &World) -> Vec<String> {
     let list = json(world, &["dead", "list", "--json"]).await;
-    let entries = list.as_array().expect("a list");
+    let entries = list["entries"].as_array().expect("a list");
     entries.iter().filter_map(|entry| entry["id"].as_str().map(str::to_owned)).collect()
 }
 
@@ -44,21 +42,29 @@ async fn dead_letters_are_listed_shown_and_purged() {
     let world = World::start().await;
     let (_gateway, client) = with_dead_letters(&world).await;
 
-    let list = json(&world, &["dead", "list", "--json"]).await;
+    let printed = json(&world, &["dead", "list", "--json"]).await;
+    assert_eq!(printed["truncated"], false);
+    let list = &printed["entries"];
     let reasons: Vec<_> = list.as_array().into_iter().flatten().map(|e| &e["reason"]).collect();
     assert_eq!(reasons, ["invalid_json", "invalid_json", "invalid_payload"]);
     assert_eq!(list[0]["stage"], "gateway");
     assert!(list[0]["error"].as_str().is_some_and(|error| error.contains("JSON")), "{list}");
     let only = ["dead", "list", "--json", "--reason", "invalid_payload"];
-    assert_eq!(json(&world, &only).await.as_array().map(Vec::len), Some(1));
+    assert_eq!(json(&world, &only).await["entries"].as_array().map(Vec::len), Some(1));
+    let first = json(&world, &["dead", "list", "--json", "--limit", "1"]).await;
+    assert_eq!(first["truncated"], true, "{first}");
     let text = succeeds(&world, &["dead", "list"]).await.stdout;
     assert!(text.contains("invalid_json") && text.contains("invalid_payload"), "{text}");
 
     let id = list[0]["id"].as_str().expect("an id");
     let shown = json(&world, &["dead", "show", id, "--json"]).await;
     assert!(shown["body"].as_str().is_some_and(|body| body.contains(client.id())), "{shown}");
+    let record = &shown["records"][0];
+    assert_eq!((&record["topic"], &record["payload"]), (&"agent/message".into(), &"one".into()));
+    assert_eq!(record["client"], client.id());
     let text = succeeds(&world, &["dead", "show", id]).await.stdout;
     assert!(text.contains(id) && text.contains("invalid_json"), "{text}");
+    assert!(text.ends_with("\none\n"), "as it was published: {text}");
     let unknown = world.platziverse(&["dead", "show", "no-such-id"]).await;
     assert!(!unknown.status.success() && unknown.stderr.contains("no-such-id"), "{unknown:?}");
 
@@ -66,7 +72,11 @@ async fn dead_letters_are_listed_shown_and_purged() {
     succeeds(&world, &["dead", "purge", "--yes", id]).await;
     assert_eq!(ids(&world).await.len(), 2);
     assert!(!ids(&world).await.contains(&id.to_owned()));
-    succeeds(&world, &["dead", "purge", "--yes"]).await;
+    let undecided = world.platziverse(&["dead", "purge"]).await;
+    let question = format!("Delete all 2 dead letters of RabbitMQ at {}", world.amqp_address());
+    assert!(undecided.stderr.contains(&question), "{undecided:?}");
+    let deleted = json(&world, &["dead", "purge", "--yes", "--json"]).await;
+    assert_eq!(deleted["deleted"], 2);
     assert_eq!(ids(&world).await.len(), 0);
 }
 
@@ -101,7 +111,7 @@ async fn a_replay_of_bad_input_ends() {
     tokio::time::timeout(Duration::from_secs(60), replay).await.expect("it ends");
     worker.counts("platziverse_worker_records_dead_lettered_total", 3.0).await;
     let list = json(&world, &["dead", "list", "--json"]).await;
-    let entries = list.as_array().expect("a list");
+    let entries = list["entries"].as_array().expect("a list");
     let records: u64 = entries.iter().filter_map(|entry| entry["records"].as_u64()).sum();
     assert_eq!(records, 3, "{list}");
     assert!(entries.iter().all(|entry| entry["stage"] == "worker"), "{list}");
@@ -131,6 +141,12 @@ async fn a_configuration_file_is_checked() {
     std::fs::write(&bad, r#"{"amqp": {"hots": "mq", "port": 70000}}"#).expect("written");
     let check = |path: &std::path::Path| path.to_str().expect("a name").to_owned();
     succeeds(&world, &["config", "check", &check(&good)]).await;
+    let none = json(&world, &["config", "check", &check(&good), "--json"]).await;
+    assert_eq!(none["problems"].as_array().map(Vec::len), Some(0));
+    let ended = world.platziverse(&["config", "check", &check(&bad), "--json"]).await;
+    let printed: Value = serde_json::from_str(&ended.stdout).expect("JSON");
+    let keys = printed["problems"].as_array().into_iter().flatten().map(|one| &one["key"]);
+    assert_eq!(keys.collect::<Vec<_>>(), ["amqp.hots", "amqp.port"], "{printed}");
     let ended = world.platziverse(&["config", "check", &check(&bad)]).await;
     assert!(!ended.status.success(), "{ended:?}");
     for mention in ["bad.json", "hots", "host", "70000"] {
@@ -168,25 +184,16 @@ async fn the_database_is_made_migrated_described_and_dropped() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_topology_is_that_of_rabbitmq() {
+async fn health_is_that_of_the_service_that_the_settings_name() {
     let world = World::start().await;
-    let (_gateway, _worker) = (world.gateway().await, world.worker().await);
-    let printed = json(&world, &["topology", "--json"]).await;
-    let queues = printed["queues"].as_array().expect("queues");
-    assert!(!queues.is_empty());
-    for queue in queues {
-        let name = queue["name"].as_str().expect("a name");
-        let real = world.rabbitmq().queue(name).await;
-        let real = real.unwrap_or_else(|| panic!("RabbitMQ has no queue {name}"));
-        assert_eq!(real["type"], "quorum", "{name}");
-        assert_eq!(real["durable"], true, "{name}");
-    }
-    // The management API learns of a connection some seconds later.
-    eventually("each service has a connection to publish and one to consume", PATIENCE, || async {
-        let names = world.rabbitmq().connection_names().await;
-        let of = |service: &str| names.iter().filter(|name| name.starts_with(service)).count();
-        let enough = of("platziverse-gateway@") >= 2 && of("platziverse-worker@") >= 2;
-        check(enough, || format!("{names:?}"))
-    })
-    .await;
+    let gateway = world.gateway().await;
+    let address = gateway.ops().to_string();
+    let health = async |address: &str| {
+        world.run("platziverse", &["health"], &[("PLATZIVERSE_OPS__LISTEN", address)]).await
+    };
+    let ready = health(&address).await;
+    assert!(ready.status.success() && ready.stdout.contains("rabbitmq"), "{ready:?}");
+    drop(gateway);
+    let gone = health(&address).await;
+    assert!(gone.status.code() == Some(1) && gone.stderr.contains(&address), "{gone:?}");
 }

@@ -9,6 +9,7 @@ use platziverse_testkit::{
     Client, Message, Options, PATIENCE, QoS, RawClient, Version, World, eventually, free_port,
 };
 use serde_json::json;
+use uuid::Uuid;
 
 /// A hash that is cheap to check, for tests only.
 fn hash(password: &str) -> String {
@@ -21,7 +22,9 @@ fn hash(password: &str) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn users_and_passwords() {
     let world = World::start().await;
-    let users = json!([{"username": "ana", "password_hash": hash("right")}]).to_string();
+    // Words that nothing else has in its log.
+    let [right, wrong] = ["right", "wrong"].map(|word| format!("{word}-{}", Uuid::new_v4()));
+    let users = json!([{"username": "ana", "password_hash": hash(&right)}]).to_string();
     let gateway = world
         .gateway_with(&[
             ("PLATZIVERSE_GATEWAY__ANONYMOUS", "never"),
@@ -30,9 +33,9 @@ async fn users_and_passwords() {
         .await;
     for version in Version::BOTH {
         let open = || Options::new(gateway.mqtt(), version);
-        let client = Client::connect(open().credentials("ana", "right")).await;
+        let client = Client::connect(open().credentials("ana", &right)).await;
         client.expect("the right password").report(&Message::example()).await;
-        for (username, password) in [("ana", "wrong"), ("ana", ""), ("bob", "right")] {
+        for (username, password) in [("ana", wrong.as_str()), ("ana", ""), ("bob", &right)] {
             let refused = Client::connect(open().credentials(username, password)).await;
             let refused = refused.expect_err("wrong credentials").text;
             assert_eq!(refused, "BadUserNamePassword", "{username} {password:?}");
@@ -40,7 +43,11 @@ async fn users_and_passwords() {
         let refused = Client::connect(open()).await.expect_err("nobody is anonymous");
         assert_eq!(refused.text, "NotAuthorized");
     }
-    assert!(!gateway.log().contains("right\""), "passwords are not logged");
+    let log = gateway.log();
+    assert!(log.contains("wrong password"), "refusals are logged: {log}");
+    for password in [right, wrong] {
+        assert!(!log.contains(&password), "passwords are not logged: {log}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -151,7 +158,7 @@ async fn silent_clients_are_ended() {
     }
 
     for version in Version::BOTH {
-        let mut client = RawClient::connect(gateway.mqtt(), version, "half-open", 1).await;
+        let mut client = RawClient::connect(gateway.mqtt(), version, "half-open", 3).await;
         let uuid = format!("{version:?}");
         let message = Message::of(&uuid).json();
         let packet = RawClient::publish_packet(version, "agent/message", 1, message.as_bytes());
@@ -174,9 +181,10 @@ async fn silent_clients_are_ended() {
 async fn a_client_that_pings_stays() {
     let world = World::start().await;
     let gateway = world.gateway().await;
-    let mut client = RawClient::connect(gateway.mqtt(), Version::V3, "pings", 1).await;
+    let mut client = RawClient::connect(gateway.mqtt(), Version::V3, "pings", 3).await;
+    // Twice as long as it may be silent.
     for _ in 0..6 {
-        tokio::time::sleep(Duration::from_millis(700)).await;
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
         client.send(&[0xC0, 0x00]).await;
         assert_eq!(client.packet().await, (0xD0, vec![]), "PINGRESP");
     }
@@ -211,4 +219,18 @@ async fn a_subscriber_that_does_not_read_is_bounded_and_harms_nobody() {
     let grown = gateway.memory().saturating_sub(before);
     assert!(grown < 100_000_000, "60 MB for each of four subscribers: it grew by {grown} bytes");
     drop(deaf);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscriber_that_never_acknowledges_still_hears() {
+    let world = World::start().await;
+    let gateway = world.gateway().await;
+    let mut rude = RawClient::connect(gateway.mqtt(), Version::V5, "rude", 0).await;
+    rude.send(&RawClient::subscribe_packet(Version::V5, 1, "some/#", 1)).await;
+    assert_eq!(rude.packet().await.0, 0x90, "SUBACK");
+    let publisher = world.client(&gateway, Version::V3).await;
+    for _ in 0..20 {
+        publisher.publish("some/thing", QoS::AtLeastOnce, "x").await;
+    }
+    assert_eq!(rude.receive_without_acks(Duration::from_secs(3)).await, 20);
 }

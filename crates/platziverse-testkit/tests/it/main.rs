@@ -6,11 +6,15 @@
 mod bad_input;
 mod books;
 mod cli;
+mod crowd;
 mod faults;
 mod limits;
+mod mutations;
 mod pipeline;
 mod presence;
+mod proxy;
 mod replicas;
 mod startup;
 mod tidy;
+mod topology;
 mod worlds;

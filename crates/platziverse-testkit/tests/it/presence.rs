@@ -1,6 +1,6 @@
 //! `connected` is what the newest session says.
 
-use platziverse_testkit::{Client, Message, Options, Version, World};
+use platziverse_testkit::{Client, Message, Options, RawClient, Version, World};
 
 const CONNECTED: &str = "SELECT connected FROM agents WHERE uuid = 'yyy'";
 
@@ -19,6 +19,14 @@ async fn an_agent_is_connected_while_its_session_lasts() {
     agent.report(&Message::example()).await;
     world.database().becomes(CONNECTED, "t").await;
     drop(agent);
+    world.database().becomes(CONNECTED, "f").await;
+
+    let mut agent = RawClient::connect(gateway.mqtt(), Version::V5, "reset", 60).await;
+    let message = Message::example().json();
+    let packet = RawClient::publish_packet(Version::V5, "agent/message", 1, message.as_bytes());
+    agent.send(&packet).await;
+    world.database().becomes(CONNECTED, "t").await;
+    agent.reset();
     world.database().becomes(CONNECTED, "f").await;
 }
 

@@ -1,0 +1,62 @@
+//! The books of a service: what came in, and what became of it.
+
+use crate::{Process, Samples};
+
+/// A book's metric names: the book, how it calls what comes in, and the fates.
+type Book = (&'static str, &'static str, &'static [&'static str]);
+
+const PUBLISHES: Book = ("gateway_publishes", "received", &["confirmed", "refused", "dropped"]);
+const RECORDS: Book =
+    ("worker_records", "delivered", &["stored", "duplicate", "dead_lettered", "requeued"]);
+
+/// The sums of a book at one moment. [`Balance::entered`] and [`Balance::accounted`] must be equal.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Balance {
+    /// What came in: a gateway's publishes, a worker's records.
+    pub entered: f64,
+    /// What has met its fate, with what is in flight.
+    pub accounted: f64,
+    /// What is in flight.
+    pub in_flight: f64,
+}
+
+impl Balance {
+    /// Whether everything that came in is accounted for.
+    pub fn is_balanced(&self) -> bool {
+        // Counts, exact up to 2^53.
+        self.entered == self.accounted
+    }
+
+    fn read((book, entry, fates): Book, samples: &Samples) -> Result<Self, String> {
+        let count = |word: &str| samples.try_get(&format!("platziverse_{book}_{word}_total"));
+        let in_flight = samples.try_get(&format!("platziverse_{book}_in_flight"))?;
+        let mut accounted = in_flight;
+        for fate in fates {
+            accounted += count(fate)?;
+        }
+        Ok(Self { entered: count(entry)?, accounted, in_flight })
+    }
+}
+
+impl Process {
+    /// The books: of publishes if it is a gateway, of records if it is a worker.
+    pub async fn books(&self) -> Result<Balance, String> {
+        let book = if self.is_gateway() { PUBLISHES } else { RECORDS };
+        Balance::read(book, &self.try_metrics().await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_book_is_read() {
+        let page = "platziverse_g_p_received_total 4\nplatziverse_g_p_kept_total 2\n\
+                    platziverse_g_p_in_flight 1\n";
+        let balance = Balance::read(("g_p", "received", &["kept"]), &Samples::parse(page)).unwrap();
+        assert_eq!(balance, Balance { entered: 4.0, accounted: 3.0, in_flight: 1.0 });
+        assert!(!balance.is_balanced());
+        assert!(Balance::read(PUBLISHES, &Samples::parse(page)).is_err());
+    }
+}

@@ -1,0 +1,111 @@
+//! How the real programs are started.
+
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::{PATIENCE, environment};
+
+/// How a program that ended by itself did so.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// What it wrote to stdout.
+    pub stdout: String,
+    /// What it wrote to stderr.
+    pub stderr: String,
+}
+
+/// What a program is started with.
+#[derive(Clone, Debug)]
+pub(crate) struct Start {
+    pub(crate) program: &'static str,
+    pub(crate) arguments: Vec<String>,
+    pub(crate) settings: Vec<(String, String)>,
+    pub(crate) folder: PathBuf,
+}
+
+/// A child that does not outlive this.
+#[derive(Debug)]
+struct Guard(Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Start {
+    fn command(&self) -> Command {
+        let mut command = Command::new(environment::program(self.program));
+        command
+            .args(&self.arguments)
+            .env_clear()
+            .envs(environment::inherited())
+            .envs(self.settings.iter().map(|(key, value)| (key, value)))
+            .current_dir(&self.folder)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs the program to its end; kills it and fails the test if it does not end.
+    pub(crate) async fn run(self) -> Ended {
+        let name = self.program;
+        // Files take what a pipe would hold up until somebody reads it.
+        let file = |ending| self.folder.join(format!("{name}-{}.{ending}", Uuid::now_v7()));
+        let (stdout, stderr) = (file("out"), file("err"));
+        let spawned = self.command().stdout(make(&stdout)).stderr(make(&stderr)).spawn();
+        let child = spawned.unwrap_or_else(|error| panic!("{name} cannot be run: {error}"));
+        let status = end_of(child).await;
+        let ended =
+            status.map(|status| Ended { status, stdout: take(&stdout), stderr: take(&stderr) });
+        ended.unwrap_or_else(|| {
+            panic!("{name} did not end by itself within {PATIENCE:?}:\n{}", take(&stderr))
+        })
+    }
+
+    /// Starts the program, without waiting for it; what it writes is appended to `log`.
+    pub(crate) fn spawn(&self, log: &Path) -> Result<Child, String> {
+        let in_log = |error| format!("{}: {error}", log.display());
+        let file = OpenOptions::new().create(true).append(true).open(log).map_err(in_log)?;
+        let output = file.try_clone().map_err(in_log)?;
+        let spawned = self.command().stdout(output).stderr(file).spawn();
+        spawned.map_err(|error| format!("{} cannot be run: {error}", self.program))
+    }
+}
+
+async fn end_of(child: Child) -> Option<ExitStatus> {
+    let mut guard = Guard(child);
+    let end = Instant::now() + PATIENCE;
+    while Instant::now() < end {
+        match guard.0.try_wait().expect("a child can be waited for") {
+            Some(status) => return Some(status),
+            None => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+    None
+}
+
+fn make(path: &Path) -> File {
+    File::create(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// What is in a file, which then is gone.
+fn take(path: &Path) -> String {
+    let bytes = std::fs::read(path).unwrap_or_default();
+    // What stays behind is in the folder of the logs.
+    let _ = std::fs::remove_file(path);
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Makes an empty folder for logs.
+pub(crate) fn make_folder(path: &Path) {
+    std::fs::create_dir_all(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+}
