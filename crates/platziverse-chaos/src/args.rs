@@ -1,0 +1,51 @@
+//! The command line.
+
+use clap::Parser;
+
+use crate::faults::Fault;
+
+/// Injures a running Platziverse under load, and reconciles what clients were told with what is
+/// stored.
+///
+/// Each fault alone, then rounds of random combinations. The exit code is 0 if nothing was lost,
+/// doubled or unexpected in any round, 1 otherwise.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "scripts/chaos", version)]
+pub struct Args {
+    /// Rounds of random combinations; with --fault, rounds of that fault [default: 20, and 1 with
+    /// --fault]
+    #[arg(long, value_name = "N")]
+    pub rounds: Option<usize>,
+
+    /// Only this fault; may be given several times
+    #[arg(long, value_name = "NAME", value_parser = fault)]
+    pub fault: Vec<Fault>,
+
+    /// One of each kind only, and two combinations
+    #[arg(long, conflicts_with = "fault")]
+    pub short: bool,
+
+    /// Where the random schedule begins: the same seed, the same schedule
+    #[arg(long, value_name = "S")]
+    pub seed: Option<u64>,
+
+    /// Agents, each with a connection of its own
+    #[arg(long, value_name = "N", default_value_t = 40)]
+    pub agents: usize,
+
+    /// Messages a second, of all agents together
+    #[arg(long, value_name = "N", default_value_t = 800.0)]
+    pub rate: f64,
+
+    /// Print the rounds as JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+
+    /// Print the faults, and do nothing
+    #[arg(long)]
+    pub list: bool,
+}
+
+fn fault(name: &str) -> Result<Fault, String> {
+    Fault::named(name).ok_or_else(|| format!("there is no fault {name}; --list prints them"))
+}

@@ -1,0 +1,205 @@
+//! The faults: what each is, and how it begins and ends.
+
+mod clients;
+mod cluster;
+mod deliveries;
+mod overload;
+mod postgres;
+mod processes;
+mod rabbitmq;
+
+use std::time::Duration;
+
+use crate::stage::{Setting, Stage};
+
+/// What a fault injures. Faults of different parts can be combined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A gateway.
+    Gateways,
+    /// A worker.
+    Workers,
+    /// RabbitMQ, or the way to it.
+    RabbitMq,
+    /// PostgreSQL, or the way to it.
+    PostgreSql,
+    /// MQTT clients.
+    Clients,
+    /// Everything, so that it goes alone.
+    Everything,
+}
+
+/// The servers that a fault needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// One RabbitMQ and one PostgreSQL, which rounds share.
+    Shared,
+    /// A RabbitMQ cluster of three nodes.
+    Cluster,
+    /// A PostgreSQL on a small disk of its own.
+    SmallDisk,
+}
+
+macro_rules! faults {
+    ($($variant:ident $name:literal $target:ident $module:ident $hold:literal $about:literal,)*) => {
+        /// A fault.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Fault {
+            $(#[doc = $about] $variant,)*
+        }
+
+        impl Fault {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// Its name on the command line and in the table.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// What it does, for a person.
+            pub fn about(self) -> &'static str {
+                match self { $(Self::$variant => $about,)* }
+            }
+
+            /// What it injures.
+            pub fn target(self) -> Target {
+                match self { $(Self::$variant => Target::$target,)* }
+            }
+
+            /// How long it holds between its beginning and its end.
+            pub fn hold(self) -> Duration {
+                let seconds = match self { $(Self::$variant => $hold,)* };
+                Duration::from_secs(seconds)
+            }
+
+            /// Begins.
+            pub async fn begin(self, stage: &mut Stage) -> Result<(), String> {
+                match self { $(Self::$variant => $module::begin(self, stage).await,)* }
+            }
+
+            /// Ends, after it has held for its time.
+            pub async fn end(self, stage: &mut Stage) -> Result<(), String> {
+                match self { $(Self::$variant => $module::end(self, stage).await,)* }
+            }
+        }
+    };
+}
+
+faults! {
+    None "none" Everything processes 2 "nothing: the measure of all others",
+    GatewayKill "gateway-kill" Gateways processes 3 "kill -9 of a gateway",
+    GatewayTerm "gateway-term" Gateways processes 2 "SIGTERM of a gateway",
+    GatewaysKill "gateways-kill" Gateways processes 3 "kill -9 of two gateways at once",
+    WorkerKill "worker-kill" Workers processes 3 "kill -9 of a worker",
+    WorkerTerm "worker-term" Workers processes 2 "SIGTERM of a worker",
+    WorkersKill "workers-kill" Workers processes 3 "kill -9 of two workers at once",
+    Rolling "rolling-restart" Everything processes 0 "SIGTERM and restart of every service, one after the other",
+    Drain "drain" Everything processes 1 "SIGTERM of all services at once, in mid-flight",
+    RabbitRestart "rabbitmq-restart" RabbitMq rabbitmq 3 "RabbitMQ stopped in good order and started",
+    RabbitKill "rabbitmq-kill" RabbitMq rabbitmq 3 "kill -9 of RabbitMQ",
+    RabbitAlarm "rabbitmq-alarm" RabbitMq rabbitmq 6 "RabbitMQ's memory alarm: connection.blocked",
+    QueueFull "queue-full" RabbitMq rabbitmq 6 "the ingest queue is full: RabbitMQ refuses publishes",
+    RabbitCut "rabbitmq-cut" RabbitMq rabbitmq 3 "every connection to RabbitMQ reset, then none accepted",
+    RabbitHalfOpen "rabbitmq-half-open" RabbitMq rabbitmq 25 "connections to RabbitMQ stay open and nothing passes",
+    RabbitSlow "rabbitmq-slow" RabbitMq rabbitmq 8 "200 ms and 256 KB/s between the services and RabbitMQ",
+    QueueDeleted "queue-deleted" RabbitMq rabbitmq 3 "the ingest queue deleted, and so its consumers cancelled",
+    ClusterKill "cluster-kill" RabbitMq cluster 0 "a cluster of three: kill -9 of one node after the other",
+    ClusterPartition "cluster-partition" RabbitMq cluster 15 "a cluster of three: one node parted from the others",
+    PostgresCut "postgres-cut" PostgreSql postgres 3 "every connection to PostgreSQL reset, then none accepted",
+    PostgresHalfOpen "postgres-half-open" PostgreSql postgres 12 "connections to PostgreSQL stay open and nothing passes",
+    PostgresSlow "postgres-slow" PostgreSql postgres 6 "200 ms between the workers and PostgreSQL",
+    PostgresRestart "postgres-restart" PostgreSql postgres 3 "PostgreSQL stopped in good order and started",
+    PostgresKill "postgres-kill" PostgreSql postgres 3 "kill -9 of PostgreSQL",
+    PostgresTerminate "postgres-terminate" PostgreSql postgres 4 "pg_terminate_backend of every connection, again and again",
+    PostgresTimeout "postgres-timeout" PostgreSql postgres 5 "a table locked for longer than the statement timeout",
+    PostgresFull "postgres-disk-full" PostgreSql postgres 5 "no room on PostgreSQL's disk",
+    PostgresLock "postgres-lock" PostgreSql postgres 10 "the table agents locked for 10 s",
+    PostgresReadOnly "postgres-read-only" PostgreSql postgres 5 "the database read-only",
+    Poison "poison" Workers deliveries 3 "records that PostgreSQL refuses and validation cannot foresee",
+    Redelivery "redelivery" Workers deliveries 8 "every delivery twice: acknowledgements never arrive",
+    PrefetchOne "prefetch-1" Workers processes 3 "prefetch 1, and kill -9 of a worker",
+    PrefetchMany "prefetch-1000" Workers processes 3 "prefetch 1000, and kill -9 of a worker",
+    DeliveryLimit "delivery-limit" Workers deliveries 0 "deliveries repeated until their limit",
+    Storm "reconnect-storm" Clients clients 8 "2,000 clients connect, report, break off and come again",
+    SlowSubscriber "slow-subscriber" Clients clients 6 "subscribers that read slowly",
+    NeverAcking "never-acking" Clients clients 6 "subscribers at QoS 1 that never acknowledge",
+    StoppedReader "stopped-reader" Clients clients 6 "subscribers that stop reading",
+    HalfOpenClients "half-open-clients" Clients clients 12 "agents whose network is gone: keep-alive ends them",
+    Takeover "takeover" Clients clients 0 "one client id taken over 1,000 times across two gateways",
+    MidPacket "mid-packet" Clients clients 4 "clients that die in the middle of a packet",
+    OverloadThree "overload-3" Everything overload 300 "three times what the workers can take, for 5 minutes",
+    OverloadTen "overload-10" Everything overload 60 "ten times what the workers can take, for a minute",
+}
+
+impl Fault {
+    /// The one of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|fault| fault.name() == name)
+    }
+
+    /// The servers that it needs.
+    pub fn needs(self) -> Needs {
+        match self {
+            Self::ClusterKill | Self::ClusterPartition => Needs::Cluster,
+            Self::PostgresFull => Needs::SmallDisk,
+            _ => Needs::Shared,
+        }
+    }
+
+    /// Whether it belongs to the short run: one of each kind, and none that takes long.
+    pub fn is_short(self) -> bool {
+        matches!(
+            self,
+            Self::GatewayKill
+                | Self::WorkersKill
+                | Self::Drain
+                | Self::RabbitKill
+                | Self::RabbitCut
+                | Self::QueueDeleted
+                | Self::PostgresKill
+                | Self::Poison
+                | Self::Redelivery
+                | Self::Takeover
+        )
+    }
+
+    /// Whether it can go along with faults of other targets: not if it needs settings or servers of
+    /// its own.
+    pub fn is_combinable(self) -> bool {
+        self.target() != Target::Everything
+            && self.needs() == Needs::Shared
+            && self.settings().is_empty()
+            && self != Self::QueueDeleted
+    }
+
+    /// Settings that all services of the round have.
+    pub fn settings(self) -> Vec<Setting> {
+        let setting = |name, value: &str| vec![(name, value.to_owned())];
+        match self {
+            Self::QueueFull => setting("PLATZIVERSE_INGEST__QUEUE_LENGTH_MAX", "20"),
+            Self::PostgresTimeout => setting("PLATZIVERSE_DATABASE__STATEMENT_TIMEOUT", "1s"),
+            Self::PrefetchOne => setting("PLATZIVERSE_INGEST__PREFETCH", "1"),
+            Self::PrefetchMany => setting("PLATZIVERSE_INGEST__PREFETCH", "1000"),
+            Self::DeliveryLimit => setting("PLATZIVERSE_INGEST__DELIVERY_LIMIT", "2"),
+            Self::OverloadThree | Self::OverloadTen => overload::settings(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_found() {
+        let names: HashSet<_> = Fault::ALL.iter().map(|fault| fault.name()).collect();
+        assert_eq!(names.len(), Fault::ALL.len());
+        for fault in Fault::ALL {
+            assert_eq!(Fault::named(fault.name()), Some(*fault));
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! RabbitMQ, and the way to it.
+
+use std::time::Duration;
+
+use platziverse_testkit::{Process, Toxic};
+
+use super::{Fault, processes};
+use crate::fleet::Order;
+use crate::stage::Stage;
+
+const INGEST: &str = "platziverse.ingest";
+const SLOW: Duration = Duration::from_millis(200);
+/// Bytes a second, each way.
+const NARROW: u64 = 256 << 10;
+/// Below what RabbitMQ itself takes: the alarm is on at once.
+const NO_MEMORY: &str = "0.0000001";
+const SETTLE: Duration = Duration::from_secs(60);
+/// RabbitMQ's default.
+const MEMORY: &str = "0.4";
+
+pub(super) async fn begin(fault: Fault, stage: &mut Stage) -> Result<(), String> {
+    match fault {
+        Fault::RabbitRestart => stage.servers.try_run("stop", "rabbitmq").await,
+        Fault::RabbitKill => stage.servers.try_run("kill", "rabbitmq").await,
+        Fault::RabbitAlarm => watermark(stage, NO_MEMORY).await,
+        Fault::QueueFull => {
+            // Nobody takes anything out: it fills up.
+            stage.workers.iter_mut().for_each(Process::kill);
+            Ok(())
+        }
+        Fault::RabbitCut => {
+            both(stage, Toxic::Refuse);
+            Ok(())
+        }
+        Fault::RabbitHalfOpen => {
+            both(stage, Toxic::HalfOpen);
+            Ok(())
+        }
+        Fault::RabbitSlow => {
+            stage.gateway_amqp.set(Toxic::Latency(SLOW));
+            stage.worker_amqp.set(Toxic::Bandwidth(NARROW));
+            Ok(())
+        }
+        Fault::QueueDeleted => {
+            // Workers are told that their consumers are cancelled, and make the queue again.
+            stage.dead_expected.push("unroutable");
+            delete_ingest(stage).await?;
+            stage.fleet.order(Order::Report);
+            Ok(())
+        }
+        other => Err(format!("{other:?} is no fault of RabbitMQ")),
+    }
+}
+
+pub(super) async fn end(fault: Fault, stage: &mut Stage) -> Result<(), String> {
+    match fault {
+        Fault::RabbitRestart | Fault::RabbitKill => {
+            stage.servers.try_run("start", "rabbitmq").await
+        }
+        Fault::RabbitAlarm => {
+            let blocked = senders_wait(stage, "blocks").await;
+            watermark(stage, MEMORY).await?;
+            blocked
+        }
+        Fault::QueueFull => {
+            let refused = publishes_were_refused(stage).await;
+            processes::restart_workers(stage)?;
+            refused
+        }
+        Fault::QueueDeleted => without_queue(stage).await,
+        _ => {
+            both(stage, Toxic::None);
+            Ok(())
+        }
+    }
+}
+
+fn both(stage: &Stage, toxic: Toxic) {
+    stage.gateway_amqp.set(toxic);
+    stage.worker_amqp.set(toxic);
+}
+
+async fn watermark(stage: &Stage, share: &str) -> Result<(), String> {
+    stage.servers.ctl(&["-q", "set_vm_memory_high_watermark", share]).await.map(drop)
+}
+
+/// A fault that does not bite proves nothing.
+async fn senders_wait(stage: &Stage, why: &str) -> Result<(), String> {
+    for gateway in &stage.gateways {
+        let (status, body) = gateway.try_readyz().await?;
+        if status == 200 || !body.to_string().contains(why) {
+            return Err(format!("{} does not know that RabbitMQ {why}: {body}", gateway.name()));
+        }
+    }
+    Ok(())
+}
+
+async fn publishes_were_refused(stage: &Stage) -> Result<(), String> {
+    for gateway in &stage.gateways {
+        let metrics = gateway.try_metrics().await?;
+        if metrics.sum("platziverse_broker_refused_messages_total") > 0.0 {
+            return Ok(());
+        }
+    }
+    Err("no gateway was refused anything".to_owned())
+}
+
+/// What is in a queue goes with it, which is no fault of ours: so it is empty when it goes.
+async fn delete_ingest(stage: &mut Stage) -> Result<(), String> {
+    stage.fleet.order(Order::Settle);
+    stage.settle(SETTLE).await?;
+    stage.world.rabbitmq().delete_queue(INGEST).await;
+    Ok(())
+}
+
+/// Nobody makes the queue again: what is acknowledged meanwhile must be kept as `unroutable`,
+/// although listeners hear it.
+async fn without_queue(stage: &mut Stage) -> Result<(), String> {
+    stage.fleet.order(Order::Settle);
+    stage.settle(SETTLE).await?;
+    stage.workers.iter_mut().for_each(Process::kill);
+    stage.world.rabbitmq().delete_queue(INGEST).await;
+    stage.fleet.order(Order::Report);
+    stage.pass(Fault::QueueDeleted.hold()).await;
+    processes::restart_workers(stage)
+}

@@ -1,0 +1,85 @@
+//! The table that a run ends with.
+
+use crate::round::RoundReport;
+
+const HEAD: [&str; 10] = [
+    "fault",
+    "attempted",
+    "acknowledged",
+    "stored",
+    "lost",
+    "duplicated",
+    "unexpected",
+    "recovered",
+    "gateway MB",
+    "worker MB",
+];
+
+/// The rounds as a table; a line of its own for each thing unexpected.
+pub fn table(rounds: &[RoundReport]) -> String {
+    let rows: Vec<_> = rounds.iter().map(row).collect();
+    let mut widths: Vec<usize> = HEAD.iter().map(|head| head.len()).collect();
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.len());
+        }
+    }
+    let mut text = line(&HEAD.map(str::to_owned), &widths);
+    for (row, round) in rows.iter().zip(rounds) {
+        text.push_str(&line(row, &widths));
+        for words in round.tally.examples.iter().chain(&round.tally.unexpected) {
+            text.push_str(&format!("  ! {words}\n"));
+        }
+    }
+    text
+}
+
+/// One round in one line.
+pub fn summary(round: &RoundReport) -> String {
+    let tally = &round.tally;
+    let verdict = if round.is_clean() { "ok" } else { "FAILED" };
+    let recovered = recovered(round);
+    format!(
+        "{verdict:<6} {}: {} acknowledged, {} lost, {} duplicated, {} unexpected, recovered after {recovered} ({:.0} s)",
+        round.fault,
+        tally.acknowledged,
+        tally.lost,
+        tally.duplicated,
+        tally.unexpected.len(),
+        round.seconds,
+    )
+}
+
+fn recovered(round: &RoundReport) -> String {
+    round.recovered_after.map_or_else(|| "never".to_owned(), |seconds| format!("{seconds:.1} s"))
+}
+
+fn row(round: &RoundReport) -> [String; 10] {
+    let tally = &round.tally;
+    let megabytes = |bytes: u64| (bytes >> 20).to_string();
+    [
+        round.fault.clone(),
+        tally.attempted.to_string(),
+        tally.acknowledged.to_string(),
+        tally.stored.to_string(),
+        tally.lost.to_string(),
+        tally.duplicated.to_string(),
+        tally.unexpected.len().to_string(),
+        recovered(round),
+        megabytes(round.peak_memory.gateway),
+        megabytes(round.peak_memory.worker),
+    ]
+}
+
+fn line(cells: &[String; 10], widths: &[usize]) -> String {
+    let padded: Vec<_> = cells
+        .iter()
+        .zip(widths)
+        .enumerate()
+        .map(|(column, (cell, width))| match column {
+            0 => format!("{cell:<width$}"),
+            _ => format!("{cell:>width$}"),
+        })
+        .collect();
+    format!("{}\n", padded.join("  ").trim_end())
+}

@@ -1,0 +1,86 @@
+//! Which rounds are played, from a seed. Pure.
+
+use fastrand::Rng;
+
+use crate::faults::Fault;
+
+/// The faults that are combined in one round.
+const COMBINED_MIN: usize = 2;
+const COMBINED_MAX: usize = 3;
+/// Combinations in the short run.
+const SHORT_ROUNDS: usize = 2;
+
+/// What is wanted.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// Only these.
+    pub faults: Vec<Fault>,
+    /// Rounds, if a number is wanted.
+    pub rounds: Option<usize>,
+    /// The short run.
+    pub short: bool,
+    /// Where chance begins.
+    pub seed: u64,
+}
+
+/// The rounds, each the faults that it plays at once.
+pub fn rounds(wish: &Wish) -> Vec<Vec<Fault>> {
+    if !wish.faults.is_empty() {
+        let once = wish.faults.iter().map(|fault| vec![*fault]);
+        let times = wish.rounds.unwrap_or(1);
+        return std::iter::repeat_n(once, times).flatten().collect();
+    }
+    let chosen = Fault::ALL.iter().filter(|fault| !wish.short || fault.is_short());
+    let alone = chosen.map(|fault| vec![*fault]);
+    let combinations = wish.rounds.unwrap_or(if wish.short { SHORT_ROUNDS } else { 20 });
+    let mut rng = Rng::with_seed(wish.seed);
+    let combined: Vec<_> = (0..combinations).map(|_| combination(&mut rng)).collect();
+    alone.chain(combined).collect()
+}
+
+/// Faults of different targets.
+fn combination(rng: &mut Rng) -> Vec<Fault> {
+    let wanted = rng.usize(COMBINED_MIN..=COMBINED_MAX);
+    let mut all: Vec<Fault> =
+        Fault::ALL.iter().copied().filter(|fault| fault.is_combinable()).collect();
+    rng.shuffle(&mut all);
+    let mut chosen: Vec<Fault> = Vec::with_capacity(wanted);
+    for fault in all {
+        if chosen.len() < wanted && chosen.iter().all(|other| other.target() != fault.target()) {
+            chosen.push(fault);
+        }
+    }
+    chosen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wish(seed: u64) -> Wish {
+        Wish { faults: Vec::new(), rounds: Some(50), short: false, seed }
+    }
+
+    #[test]
+    fn a_seed_is_a_schedule() {
+        assert_eq!(rounds(&wish(7)), rounds(&wish(7)));
+        assert_ne!(rounds(&wish(7)), rounds(&wish(8)));
+    }
+
+    #[test]
+    fn combinations_injure_different_parts() {
+        for faults in rounds(&wish(1)).into_iter().skip(Fault::ALL.len()) {
+            assert!(faults.len() >= COMBINED_MIN, "{faults:?}");
+            for (index, fault) in faults.iter().enumerate() {
+                assert!(fault.is_combinable());
+                assert!(faults[..index].iter().all(|other| other.target() != fault.target()));
+            }
+        }
+    }
+
+    #[test]
+    fn chosen_faults_are_repeated() {
+        let wish = Wish { faults: vec![Fault::WorkerKill], rounds: Some(3), ..wish(1) };
+        assert_eq!(rounds(&wish), vec![vec![Fault::WorkerKill]; 3]);
+    }
+}

@@ -1,0 +1,94 @@
+//! All rounds of a run: servers are started when the first round needs them.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use platziverse_testkit::Servers;
+
+use crate::args::Args;
+use crate::faults::{Fault, Needs};
+use crate::fleet::Plan;
+use crate::report;
+use crate::round::{self, RoundReport};
+use crate::schedule::{self, Wish};
+use crate::stage::Setup;
+
+/// Room on the small disk: what an empty PostgreSQL needs, and a little more.
+const SMALL_DISK: &str = "200m";
+/// Open files: thousands of clients, each also through a proxy.
+const FILES: u64 = 65_536;
+
+/// Runs everything, and says whether it was clean.
+pub async fn run(args: Args) -> ExitCode {
+    // With fewer, the reconnect storm says so itself.
+    let _ = rlimit::increase_nofile_limit(FILES);
+    let seed = args.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
+    let Args { fault: faults, rounds, short, .. } = args.clone();
+    let rounds = schedule::rounds(&Wish { faults, rounds, short, seed });
+    eprintln!("chaos: {} rounds, seed {seed}: --seed {seed} plays them again", rounds.len());
+    let mut theatre = Theatre::default();
+    let mut reports: Vec<RoundReport> = Vec::new();
+    for (index, faults) in rounds.iter().enumerate() {
+        let report = tokio::select! {
+            report = theatre.play(index, faults, &args) => report,
+            _ = tokio::signal::ctrl_c() => {
+                eprintln!("chaos: interrupted after {index} rounds");
+                break;
+            }
+        };
+        eprintln!("[{}/{}] {}", index + 1, rounds.len(), report::summary(&report));
+        for words in report.tally.examples.iter().chain(&report.tally.unexpected) {
+            eprintln!("         ! {words}");
+        }
+        reports.push(report);
+    }
+    match args.json {
+        true => println!("{}", serde_json::to_string_pretty(&reports).unwrap_or_default()),
+        false => print!("{}", report::table(&reports)),
+    }
+    let clean = reports.len() == rounds.len() && reports.iter().all(RoundReport::is_clean);
+    if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The servers, which rounds of one kind share.
+#[derive(Default)]
+struct Theatre {
+    servers: Option<(Needs, Arc<Servers>)>,
+}
+
+impl Theatre {
+    async fn play(&mut self, index: usize, faults: &[Fault], args: &Args) -> RoundReport {
+        let needs = faults.iter().map(|fault| fault.needs()).find(|needs| *needs != Needs::Shared);
+        let servers = match self.servers(needs.unwrap_or(Needs::Shared)).await {
+            Ok(servers) => servers,
+            Err(why) => return RoundReport::impossible(faults, why),
+        };
+        let settings = faults.iter().flat_map(|fault| fault.settings()).collect();
+        let plan = Plan { agents: args.agents, rate: args.rate };
+        let setup = Setup { gateways: 2, workers: 2, plan, settings };
+        round::play(&format!("agent-{index}"), faults, servers, setup).await
+    }
+
+    async fn servers(&mut self, needs: Needs) -> Result<Arc<Servers>, String> {
+        if let Some((kind, servers)) = &self.servers
+            && *kind == needs
+        {
+            return Ok(Arc::clone(servers));
+        }
+        // The old ones end first: there is not room for both.
+        self.servers = None;
+        let name = format!("chaos-{:08x}", fastrand::u32(..));
+        let small = [("POSTGRES_TMPFS", SMALL_DISK)];
+        let servers = match needs {
+            Needs::Shared => Servers::start_in(&name, "all", &[]).await,
+            Needs::SmallDisk => Servers::start_in(&name, "all", &small).await,
+            Needs::Cluster => Servers::start_in(&name, "cluster", &[]).await,
+        };
+        let servers = Arc::new(servers?);
+        if needs == Needs::Cluster {
+            servers.try_run("start", "postgres").await?;
+        }
+        self.servers = Some((needs, Arc::clone(&servers)));
+        Ok(servers)
+    }
+}
