@@ -51,8 +51,8 @@ pub struct Stage {
     pub gateways: Vec<Process>,
     /// The workers.
     pub workers: Vec<Process>,
-    /// Between gateways and RabbitMQ.
-    pub gateway_amqp: Proxy,
+    /// Between each gateway and RabbitMQ.
+    pub gateway_amqp: Vec<Proxy>,
     /// Between workers and RabbitMQ.
     pub worker_amqp: Proxy,
     /// Between workers and PostgreSQL.
@@ -78,7 +78,7 @@ impl Stage {
     pub async fn start(name: &str, servers: Arc<Servers>, setup: Setup) -> Result<Self, String> {
         let world = World::on(Arc::clone(&servers)).await;
         let amqp = world.amqp_address();
-        let (gateway_amqp, worker_amqp) = (Proxy::start(amqp).await, Proxy::start(amqp).await);
+        let worker_amqp = Proxy::start(amqp).await;
         let postgres = Proxy::start(world.database().address()).await;
         let mut workers = Vec::new();
         for _ in 0..setup.workers {
@@ -88,9 +88,11 @@ impl Stage {
             ];
             workers.push(world.try_worker_with(&together(&own, &setup.settings)).await?);
         }
-        let mut gateways = Vec::new();
+        let (mut gateways, mut gateway_amqp) = (Vec::new(), Vec::new());
         for _ in 0..setup.gateways {
-            let own = vec![("PLATZIVERSE_AMQP__URL", world.amqp_url_at(gateway_amqp.address()))];
+            let proxy = Proxy::start(amqp).await;
+            let own = vec![("PLATZIVERSE_AMQP__URL", world.amqp_url_at(proxy.address()))];
+            gateway_amqp.push(proxy);
             gateways.push(world.try_gateway_with(&together(&own, &setup.settings)).await?);
         }
         let addresses: Vec<SocketAddr> = gateways.iter().map(Process::mqtt).collect();
@@ -230,7 +232,7 @@ impl Stage {
 
     /// Ends every fault that may still hold, and lets things come to rest.
     pub async fn mend(&mut self, within: Duration) -> Result<(), String> {
-        for proxy in [&self.gateway_amqp, &self.worker_amqp, &self.postgres] {
+        for proxy in self.to_rabbitmq().chain([&self.postgres]) {
             proxy.set(Toxic::None);
         }
         (self.held, self.ballast) = (None, None);
@@ -242,6 +244,11 @@ impl Stage {
         }
         self.fleet.order(Order::Settle);
         self.settle(within).await
+    }
+
+    /// Every way from a service to RabbitMQ.
+    pub fn to_rabbitmq(&self) -> impl Iterator<Item = &Proxy> {
+        self.gateway_amqp.iter().chain([&self.worker_amqp])
     }
 
     /// Something that should not have happened.

@@ -13,6 +13,8 @@ use crate::stage::Stage;
 
 const STORM: Plan = Plan { agents: 2_000, rate: 500.0 };
 const HALF_OPEN: Plan = Plan { agents: 10, rate: 20.0 };
+/// So slow that each connection reports once: the next message would put right what was wrong.
+const LATE: Plan = Plan { agents: 20, rate: 0.1 };
 /// Subscribers of each kind.
 const SUBSCRIBERS: usize = 5;
 /// Bytes a second of a subscriber that reads slowly.
@@ -38,6 +40,7 @@ pub(super) async fn begin(fault: Fault, stage: &mut Stage) -> Result<(), String>
             subscribers(fault, stage).await
         }
         Fault::Takeover => takeover(stage).await,
+        Fault::LateEnd => move_away(stage).await,
         Fault::MidPacket => mid_packet(stage).await,
         other => Err(format!("{other:?} is no fault of clients")),
     }
@@ -52,6 +55,7 @@ pub(super) async fn end(fault: Fault, stage: &mut Stage) -> Result<(), String> {
             disperse(stage).await
         }
         Fault::Takeover => last_of_them_stays(stage).await,
+        Fault::LateEnd => late_ends_change_nothing(stage).await,
         _ => {
             stage.crowd.raw.clear();
             stage.crowd.tasks.drain(..).for_each(|task| task.abort());
@@ -110,6 +114,51 @@ pub(super) async fn disperse(stage: &mut Stage) -> Result<(), String> {
     }
     stage.crowd.proxies.clear();
     Ok(())
+}
+
+/// The ends of their old sessions wait until their old gateway reaches RabbitMQ again.
+async fn move_away(stage: &mut Stage) -> Result<(), String> {
+    let proxy = Proxy::start(stage.gateways[0].mqtt()).await;
+    stage.crowd.fleet = Some(Fleet::start("late", vec![proxy.address()], LATE));
+    stage.crowd.proxies.push(proxy);
+    connected(stage, LATE.agents).await?;
+    are_present(stage).await?;
+    stage.gateway_amqp[0].set(Toxic::Refuse);
+    let proxy = &stage.crowd.proxies[0];
+    proxy.retarget(stage.gateways[1].mqtt());
+    proxy.reset();
+    connected(stage, LATE.agents).await?;
+    stage.pass(Duration::from_secs(1)).await;
+    Ok(())
+}
+
+async fn late_ends_change_nothing(stage: &mut Stage) -> Result<(), String> {
+    are_present(stage).await?;
+    stage.gateway_amqp[0].set(Toxic::None);
+    stage.ready().await?;
+    stage.pass(Duration::from_secs(2)).await;
+    // Looked at once: a row that heals by the next record was wrong all the same.
+    match present(stage).await? {
+        count if count == LATE.agents.to_string() => {}
+        count => stage.note(format!("after late ends {count} of {} are connected", LATE.agents)),
+    }
+    disperse(stage).await
+}
+
+async fn are_present(stage: &mut Stage) -> Result<(), String> {
+    let all = LATE.agents.to_string();
+    stage
+        .until("the agents that move are present", PRESENCE, async |stage| {
+            let count = present(stage).await?;
+            if count == all { Ok(()) } else { Err(format!("{count} are")) }
+        })
+        .await
+}
+
+async fn present(stage: &Stage) -> Result<String, String> {
+    let question = "SELECT count(*) FROM agents WHERE connected AND uuid LIKE 'late-%'";
+    let rows = stage.world.database().try_sql(question).await?;
+    rows.into_iter().flatten().next().flatten().ok_or_else(|| "no count".to_owned())
 }
 
 async fn nobody_is_connected(stage: &mut Stage, like: &str) -> Result<(), String> {

@@ -57,7 +57,7 @@ async fn kill(stage: &mut Stage, node: usize) -> Result<(), String> {
 fn lead_to(stage: &Stage, node: usize) -> Result<(), String> {
     let url = stage.servers.url(&format!("AMQP_URL_{}", node + 1));
     let address = address(&url).ok_or("an AMQP URL without an address")?;
-    for proxy in [&stage.gateway_amqp, &stage.worker_amqp] {
+    for proxy in stage.to_rabbitmq() {
         proxy.retarget(address);
         proxy.cut();
     }

@@ -127,6 +127,7 @@ faults! {
     StoppedReader "stopped-reader" Clients clients 6 "subscribers that stop reading",
     HalfOpenClients "half-open-clients" Clients clients 12 "agents whose network is gone: keep-alive ends them",
     Takeover "takeover" Clients clients 0 "one client id taken over 1,000 times across two gateways",
+    LateEnd "late-end" Clients clients 5 "agents move to a gateway while the one they left cannot tell",
     MidPacket "mid-packet" Clients clients 4 "clients that die in the middle of a packet",
     OverloadThree "overload-3" Everything overload 300 "three times what the workers can take, for 5 minutes",
     OverloadTen "overload-10" Everything overload 60 "ten times what the workers can take, for a minute",
@@ -160,6 +161,7 @@ impl Fault {
                 | Self::PostgresKill
                 | Self::Poison
                 | Self::Redelivery
+                | Self::LateEnd
                 | Self::Takeover
         )
     }

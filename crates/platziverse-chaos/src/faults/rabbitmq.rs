@@ -37,7 +37,7 @@ pub(super) async fn begin(fault: Fault, stage: &mut Stage) -> Result<(), String>
             Ok(())
         }
         Fault::RabbitSlow => {
-            stage.gateway_amqp.set(Toxic::Latency(SLOW));
+            stage.gateway_amqp.iter().for_each(|proxy| proxy.set(Toxic::Latency(SLOW)));
             stage.worker_amqp.set(Toxic::Bandwidth(NARROW));
             Ok(())
         }
@@ -76,8 +76,7 @@ pub(super) async fn end(fault: Fault, stage: &mut Stage) -> Result<(), String> {
 }
 
 fn both(stage: &Stage, toxic: Toxic) {
-    stage.gateway_amqp.set(toxic);
-    stage.worker_amqp.set(toxic);
+    stage.to_rabbitmq().for_each(|proxy| proxy.set(toxic));
 }
 
 async fn watermark(stage: &Stage, share: &str) -> Result<(), String> {
