@@ -116,6 +116,8 @@ const CONNECT: u8 = 0x10;
 /// The type and the flags that go with it (MQTT-2.1.3-1, MQTT-3.3.1-4).
 fn check_first(first: u8, version: Version) -> Result<(), Fault> {
     let flags = match (first >> 4, version) {
+        // MQTT-3.1.0-2. Whatever version it names, the client's stays what the first one said.
+        (1, _) if first == CONNECT => return Err(protocol_error("a second CONNECT")),
         (1 | 4 | 5 | 7 | 12 | 14, _) | (15, Version::V5) => 0,
         (6 | 8 | 10, _) => 0b0010,
         (3, _) => return check_publish_flags(first),

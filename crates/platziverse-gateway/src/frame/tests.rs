@@ -37,6 +37,8 @@ fn sizes() {
 #[test]
 fn types_and_flags() {
     both(b"\x00\x00", "81 a reserved packet type");
+    both(b"\x10\x0E\x00\x04MQTT\x04\x02\x00\x3C\x00\x02id", "82 a second CONNECT");
+    both(b"\x10\x10\x00\x06MQIsdp\x03\x02\x00\x3C\x00\x02id", "82 a second CONNECT");
     both(b"\x20\x02\x00\x00", "82 a packet that only servers send");
     both(b"\x90\x03\x00\x01\x00", "82 a packet that only servers send");
     both(b"\xB0\x02\x00\x01", "82 a packet that only servers send");
