@@ -182,10 +182,19 @@ pub(crate) fn parse_json<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T,
     }
     let text = std::str::from_utf8(payload).map_err(|_| PayloadError::NotUtf8)?;
     let value = serde_json::from_str(text).map_err(|error| match error.classify() {
-        serde_json::error::Category::Data => PayloadError::Shape(error.to_string()),
+        serde_json::error::Category::Data => PayloadError::Shape(abridged(error.to_string())),
         _ => PayloadError::NotJson(error.to_string()),
     })?;
     if has_escaped_nul(text) { Err(PayloadError::Nul) } else { Ok(value) }
+}
+
+/// The start and the end of what serde says: between them it quotes the value, however long, and
+/// after it says what was expected and where.
+fn abridged(text: String) -> String {
+    const BYTES: usize = 200;
+    let start = text.floor_char_boundary(BYTES);
+    let end = text.ceil_char_boundary(text.len().saturating_sub(BYTES));
+    if start >= end { text } else { format!("{}…{}", &text[..start], &text[end..]) }
 }
 
 /// Whether valid JSON has the escape for U+0000 in a string. A raw NUL is no JSON to begin with.
