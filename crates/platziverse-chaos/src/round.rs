@@ -159,7 +159,9 @@ async fn roll_call(stage: &mut Stage) -> Result<(), String> {
 async fn close(mut stage: Stage, report: &mut RoundReport) {
     for process in stage.gateways.iter_mut().chain(&mut stage.workers) {
         if !process.is_running() {
-            stage.unexpected.push(format!("{} has ended by itself", process.name()));
+            let log = process.log();
+            let last = log.lines().next_back().unwrap_or_default();
+            stage.unexpected.push(format!("{} has ended by itself: {last}", process.name()));
         }
         let panicked = process.panicked();
         stage.unexpected.extend(panicked.map(|words| format!("{}: {words}", process.name())));

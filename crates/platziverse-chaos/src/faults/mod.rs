@@ -167,12 +167,19 @@ impl Fault {
     }
 
     /// Whether it can go along with faults of other targets: not if it needs settings or servers of
-    /// its own.
+    /// its own, or looks at rows while it holds.
     pub fn is_combinable(self) -> bool {
         self.target() != Target::Everything
             && self.needs() == Needs::Shared
             && self.settings().is_empty()
-            && self != Self::QueueDeleted
+            && !matches!(
+                self,
+                Self::QueueDeleted
+                    | Self::Poison
+                    | Self::HalfOpenClients
+                    | Self::Takeover
+                    | Self::LateEnd
+            )
     }
 
     /// Settings that all services of the round have.

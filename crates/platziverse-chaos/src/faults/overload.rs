@@ -14,7 +14,7 @@ const AGENTS: usize = 200;
 const PROBE: Plan = Plan { agents: AGENTS, rate: 20_000.0 };
 const PROBE_TIME: Duration = Duration::from_secs(10);
 /// Between the workers and PostgreSQL, so that they are the bottleneck and not this machine.
-const SLOW: Duration = Duration::from_millis(20);
+const SLOW: Duration = Duration::from_millis(5);
 /// Of what is offered, the share that must be held back at least.
 const HELD_BACK: f64 = 0.3;
 
@@ -22,9 +22,9 @@ const HELD_BACK: f64 = 0.3;
 pub(super) fn settings() -> Vec<Setting> {
     [
         ("PLATZIVERSE_INGEST__WRITERS", "1"),
-        ("PLATZIVERSE_INGEST__PREFETCH", "4"),
-        ("PLATZIVERSE_INGEST__BATCH_ROWS", "50"),
-        ("PLATZIVERSE_INGEST__QUEUE_LENGTH_MAX", "500"),
+        ("PLATZIVERSE_INGEST__PREFETCH", "10"),
+        ("PLATZIVERSE_INGEST__BATCH_ROWS", "500"),
+        ("PLATZIVERSE_INGEST__QUEUE_LENGTH_MAX", "100"),
     ]
     .map(|(name, value)| (name, value.to_owned()))
     .to_vec()
@@ -40,8 +40,10 @@ pub(super) async fn begin(fault: Fault, stage: &mut Stage) -> Result<(), String>
     let capacity = (stored(stage).await? - before) / PROBE_TIME.as_secs_f64();
     let times = if fault == Fault::OverloadThree { 3.0 } else { 10.0 };
     clients::disperse(stage).await?;
-    let rate = times * capacity;
-    eprintln!("         workers take {capacity:.0} messages a second; {rate:.0} are offered");
+    let offered = times * capacity;
+    eprintln!("         workers take {capacity:.0} messages a second; {offered:.0} are offered");
+    // The agents that always report are part of what is offered.
+    let rate = (offered - stage.setup.plan.rate).max(1.0);
     crowd(stage, "overload", Plan { agents: AGENTS, rate });
     stage.overload = Some((rate, attempted(stage)));
     Ok(())
