@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 
-use crate::faults::Fault;
+use crate::faults::{Fault, Target};
 
 /// The faults that are combined in one round.
 const COMBINED_MIN: usize = 2;
@@ -50,6 +50,8 @@ fn combination(rng: &mut Rng) -> Vec<Fault> {
             chosen.push(fault);
         }
     }
+    // Clients come before the gateways go that they connect to.
+    chosen.sort_by_key(|fault| fault.target() != Target::Clients);
     chosen
 }
 
@@ -73,6 +75,7 @@ mod tests {
             assert!(faults.len() >= COMBINED_MIN, "{faults:?}");
             for (index, fault) in faults.iter().enumerate() {
                 assert!(fault.is_combinable());
+                assert!(index == 0 || fault.target() != Target::Clients, "{faults:?}");
                 assert!(faults[..index].iter().all(|other| other.target() != fault.target()));
             }
         }

@@ -1,8 +1,10 @@
 //! All rounds of a run: servers are started when the first round needs them.
 
+use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use platziverse_testkit::Servers;
 
 use crate::args::Args;
@@ -66,7 +68,14 @@ impl Theatre {
         let settings = faults.iter().flat_map(|fault| fault.settings()).collect();
         let plan = Plan { agents: args.agents, rate: args.rate };
         let setup = Setup { gateways: 2, workers: 2, plan, settings };
-        round::play(&format!("agent-{index}"), faults, servers, setup).await
+        let name = format!("agent-{index}");
+        let round = AssertUnwindSafe(round::play(&name, faults, servers, setup));
+        // The testkit panics where a test could not go on; the run goes on with the next round.
+        round.catch_unwind().await.unwrap_or_else(|panic| {
+            let words = panic.downcast_ref::<String>().map(String::as_str);
+            let words = words.unwrap_or("its message is above");
+            RoundReport::impossible(faults, format!("the round panicked: {words}"))
+        })
     }
 
     async fn servers(&mut self, needs: Needs) -> Result<Arc<Servers>, String> {
