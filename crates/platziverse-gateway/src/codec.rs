@@ -9,6 +9,7 @@ use ntex_codec::{Decoder, Encoder};
 use ntex_mqtt::error::{DecodeError, EncodeError};
 use ntex_mqtt::{v3::codec as c3, v5::codec as c5};
 
+pub(crate) use encode::properties_size;
 pub use encode::publish_size;
 
 use crate::frame::{self, Fault, Kind};

@@ -3,10 +3,10 @@
 
 mod checking;
 mod ending;
+mod outbox;
 mod publishing;
 mod subscribing;
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -14,31 +14,26 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use platziverse_broker::{Outgoing, Unsent};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
+use self::outbox::Outbox;
 use crate::codec::Codec;
 use crate::frame::Fault;
-use crate::hub::{Hub, Way};
+use crate::hub::Hub;
 use crate::mailbox::{self, Event, Inbox, Mailbox, Received};
 use crate::packet::{Reason, Told};
 use crate::registry::ConnectionId;
 use crate::reporter::Reporter;
 use crate::session::{Action, Delivery, Dropped, Session};
-use crate::settlement::Settlement;
 use crate::transport::Transport;
 
 /// How many events are taken before what they led to is written.
 const EVENTS_AT_ONCE: usize = 256;
-/// How many messages wait in the session itself, for its window of unacknowledged ones.
-const QUEUED_IN_SESSION: usize = 64;
 /// How long a last word may take to reach a client that does not read.
 const LAST_WORD: Duration = Duration::from_secs(2);
 /// A far deadline, for when there is none.
 const IDLE: Duration = Duration::from_secs(3600);
-
-type Sending = Pin<Box<dyn Future<Output = Result<Way, Unsent<Settlement>>> + Send>>;
 
 struct Connection {
     hub: Arc<Hub>,
@@ -50,11 +45,8 @@ struct Connection {
     inbox: Inbox,
     accepted: Option<Box<Accepted>>,
     actions: Vec<Action>,
-    /// Publishes that found no room; while there are any, nothing is read.
-    held: VecDeque<(Way, Outgoing<Settlement>)>,
-    sending: Option<Sending>,
-    /// Whether anything of the session is on its way to storage.
-    reported: bool,
+    /// While anything waits in it, nothing is read.
+    outbox: Outbox,
     /// When what is still to be written is given up, once the session has ended.
     last_word: Option<Instant>,
 }
@@ -65,8 +57,8 @@ struct Accepted {
     reporter: Reporter,
 }
 
-/// Serves one connection to its end.
-pub(crate) async fn run(hub: Arc<Hub>, stream: TcpStream, peer: SocketAddr) {
+/// Serves one connection to its end. Answers with what it could not hand over by then.
+pub(crate) async fn run(hub: Arc<Hub>, stream: TcpStream, peer: SocketAddr) -> Outbox {
     let (mailbox, inbox) = mailbox::open(hub.limits.outbound_queue);
     let mut connection = Connection {
         peer,
@@ -77,9 +69,7 @@ pub(crate) async fn run(hub: Arc<Hub>, stream: TcpStream, peer: SocketAddr) {
         inbox,
         accepted: None,
         actions: Vec::new(),
-        held: VecDeque::new(),
-        sending: None,
-        reported: false,
+        outbox: Outbox::new(Arc::clone(&hub)),
         last_word: None,
         hub,
     };
@@ -89,7 +79,7 @@ pub(crate) async fn run(hub: Arc<Hub>, stream: TcpStream, peer: SocketAddr) {
         connection.session.lost(&mut connection.actions);
         connection.carry_out(Instant::now());
     }
-    connection.end().await;
+    connection.end().await
 }
 
 impl Connection {
@@ -112,7 +102,7 @@ impl Connection {
                     Some(Received::Delivery(delivery)) => self.deliveries(*delivery),
                     None => {}
                 },
-                sent = send(&mut self.sending) => self.sent(sent),
+                () = self.outbox.advance() => {}
                 () = timer.as_mut() => self.tick(),
                 () = draining.as_mut(), if !drained => {
                     drained = true;
@@ -128,19 +118,21 @@ impl Connection {
         let now = Instant::now();
         loop {
             self.decode(now);
-            if self.actions.is_empty() {
+            self.carry_out(now);
+            let was_full = !self.transport.is_writable();
+            if self.transport.flush(now).is_err() {
+                self.session.lost(&mut self.actions);
+                self.carry_out(now);
+                return false;
+            }
+            self.session.set_writable(self.transport.is_writable(), now, &mut self.actions);
+            self.carry_out(now);
+            // No event comes for packets that were left because there was no room for answers.
+            if !(was_full && self.is_reading() && !self.transport.inbound.is_empty()) {
                 break;
             }
-            self.carry_out(now);
         }
         self.transport.release();
-        if self.transport.flush(now).is_err() {
-            self.session.lost(&mut self.actions);
-            self.carry_out(now);
-            return false;
-        }
-        self.session.set_writable(self.transport.is_writable(), now, &mut self.actions);
-        self.carry_out(now);
         let reading = self.is_reading();
         self.session.set_reading(reading, now);
         !(self.session.is_closed() && self.transport.outbound.is_empty())
@@ -169,10 +161,7 @@ impl Connection {
 
     fn is_reading(&self) -> bool {
         // A client that does not take our answers is not asked for more questions.
-        self.held.is_empty()
-            && self.sending.is_none()
-            && self.transport.is_writable()
-            && self.session.may_read()
+        self.outbox.is_empty() && self.transport.is_writable() && self.session.may_read()
     }
 
     fn read(&mut self) {
@@ -182,12 +171,10 @@ impl Connection {
         }
     }
 
-    /// Whether the session takes messages for its subscriptions: while it does not, they wait in
-    /// the mailbox, which is where they are bounded.
+    /// Whether the session takes messages for its subscriptions: while one of them waits for its
+    /// window, the others wait in the mailbox, which is where they are bounded.
     fn is_delivering(&self) -> bool {
-        self.session.is_open()
-            && self.transport.is_writable()
-            && self.session.queued() < QUEUED_IN_SESSION.min(self.hub.limits.outbound_queue)
+        self.session.is_open() && self.transport.is_writable() && self.session.queued() == 0
     }
 
     fn events(&mut self, first: Event) {
@@ -280,14 +267,6 @@ impl Connection {
                 self.depart(&close);
             }
         }
-    }
-}
-
-/// Resolves when the publish under way has found room; never, if there is none.
-async fn send(sending: &mut Option<Sending>) -> Result<Way, Unsent<Settlement>> {
-    match sending {
-        Some(future) => future.await,
-        None => std::future::pending().await,
     }
 }
 

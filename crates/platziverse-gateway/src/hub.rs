@@ -1,6 +1,6 @@
 //! What the connections of a gateway share.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -10,6 +10,7 @@ use platziverse_protocol::presence::{Moment, SessionClock, SessionId};
 use platziverse_protocol::record::{Payload, Record};
 use platziverse_protocol::topic::routing_key;
 use platziverse_service::{Drain, clock};
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::audience::Audience;
@@ -26,6 +27,9 @@ use crate::settlement::Settlement;
 /// neither publish nor hear it.
 pub(crate) const TAKEOVER: &str = "$platziverse/takeover";
 
+/// How much wills and last dead letters may hold while there is no room for them, in bytes.
+pub(crate) const LAST_WORDS_BYTES: usize = 16 * 1024 * 1024;
+
 /// Which publisher a client's line goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
@@ -35,6 +39,11 @@ pub(crate) enum Way {
     Listeners,
     /// It is a dead letter.
     Graveyard,
+}
+
+impl Way {
+    /// All of them, in the order of their numbers.
+    pub(crate) const ALL: [Self; 3] = [Self::Storage, Self::Listeners, Self::Graveyard];
 }
 
 /// The shared state. No lock in it is held across an await.
@@ -62,6 +71,10 @@ pub(crate) struct Hub {
     /// Since when the steady clock of the sessions runs.
     pub(crate) begun: Instant,
     pub(crate) open: AtomicUsize,
+    /// What of [`LAST_WORDS_BYTES`] is free.
+    pub(crate) last_words: Arc<Semaphore>,
+    /// Whether an announcement or an answer to one found no room since the roll was last called.
+    pub(crate) roll_is_due: AtomicBool,
 }
 
 impl Hub {
@@ -80,12 +93,7 @@ impl Hub {
         if let Some(older) = older {
             older.send(Event::TakenOver);
         }
-        if self.signals.try_publish(takeover(client, session)).is_err() {
-            tracing::warn!(
-                "no room to announce a takeover: an older connection of the same client id on \
-                 another gateway stays until the roll is called"
-            );
-        }
+        self.announce(client, session);
         (connection, session)
     }
 
@@ -99,14 +107,21 @@ impl Hub {
         }
     }
 
+    /// Tells all gateways that a client id has a session. Without room for that the roll is called
+    /// later, so that an older connection elsewhere does not stay.
+    fn announce(&self, client: &str, session: SessionId) {
+        if self.signals.try_publish(takeover(client, session)).is_err() {
+            self.roll_is_due.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Hears that a client has a session somewhere.
     pub(crate) fn hear_takeover(&self, client: &str, session: SessionId) {
         let registry = self.registry();
         match registry.session_of(client) {
             Some((mailbox, own)) if own < session => mailbox.send(Event::TakenOver),
             Some((_, own)) if own > session => {
-                // Nothing is lost if there is no room: the roll is called again some time.
-                let _ = self.signals.try_publish(takeover(client, own));
+                self.announce(client, own);
             }
             _ => {}
         }

@@ -33,19 +33,19 @@ pub(crate) async fn beat(hub: &Hub, instance: &str) -> bool {
     matches!(confirmed.await, Ok(Outcome::Confirmed))
 }
 
-/// Beats until the process has drained. `last` is when the heartbeat before was sent.
+/// Beats until the process drains and has no connections any more. `last` is when the heartbeat before was sent.
 pub(crate) async fn run(hub: Arc<Hub>, instance: String, mut last: Instant) {
     let mut heard = hub.live.listening_since();
-    while !hub.drain.is_requested() || hub.open.load(Ordering::Relaxed) > 0 {
+    loop {
         tokio::select! {
             () = tokio::time::sleep(BEAT_EVERY) => {}
-            () = hub.drain.requested() => tokio::time::sleep(Duration::from_millis(200)).await,
+            () = is_empty(&hub) => return,
         }
         let sent = Instant::now();
         tokio::select! {
             confirmed = beat(&hub, &instance) => if !confirmed { continue },
             // At the end nobody is held up by a heartbeat that RabbitMQ does not take.
-            () = hub.drain.requested() => if hub.open.load(Ordering::Relaxed) == 0 { return },
+            () = is_empty(&hub) => return,
         }
         let silent = last.elapsed();
         last = sent;
@@ -54,10 +54,19 @@ pub(crate) async fn run(hub: Arc<Hub>, instance: String, mut last: Instant) {
             last = Instant::now();
         }
         let listening = hub.live.listening_since();
-        if listening.is_some() && listening != heard {
+        let is_deaf = listening.is_none();
+        if !is_deaf && (listening != heard || hub.roll_is_due.swap(false, Ordering::Relaxed)) {
             heard = listening;
             call_the_roll(&hub);
         }
+    }
+}
+
+/// Resolves when the process drains and the last connection has gone.
+async fn is_empty(hub: &Hub) {
+    hub.drain.requested().await;
+    while hub.open.load(Ordering::Relaxed) > 0 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 

@@ -26,7 +26,7 @@ pub mod subscriptions;
 mod transport;
 
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -38,6 +38,7 @@ use platziverse_broker::{
 use platziverse_config::{GatewayConfig, IngestConfig};
 use platziverse_protocol::topic::{AGENT_DISCONNECTED, cut_binding_key, routing_key};
 use platziverse_service::Service;
+use tokio::sync::Semaphore;
 
 use crate::audience::Audience;
 use crate::auth::Authenticator;
@@ -152,6 +153,8 @@ async fn hub(
         clock: Mutex::default(),
         begun: Instant::now(),
         open: AtomicUsize::new(0),
+        last_words: Arc::new(Semaphore::new(hub::LAST_WORDS_BYTES)),
+        roll_is_due: AtomicBool::new(false),
     };
     Ok((Arc::new(hub), messages))
 }

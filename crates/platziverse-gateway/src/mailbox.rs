@@ -7,6 +7,7 @@ use platziverse_protocol::presence::SessionId;
 use tokio::sync::mpsc;
 
 use crate::auth::{Permissions, Refusal};
+use crate::codec;
 use crate::packet::{Connect, PacketId, QoS, Reason};
 use crate::session::{Delivery, Receipt, Ticket};
 
@@ -46,8 +47,11 @@ pub(crate) struct Checked {
     pub(crate) result: Result<Permissions, Refusal>,
 }
 
-/// The most that waits for one subscriber, in bytes of payload; one message may be larger.
+/// The most that waits for one subscriber, in bytes; one message may be larger.
 const WAITING_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// What a User Property takes beside its text.
+const USER_PROPERTY_BYTES: usize = 64;
 
 /// The sending side, shared by all who have something for the connection.
 ///
@@ -119,8 +123,13 @@ impl Waiting {
     }
 }
 
+/// What a message holds. Subscribers share it, but each may be the last that does.
 fn bytes(delivery: &Delivery) -> usize {
-    delivery.message.payload.len()
+    let message = &delivery.message;
+    let properties = message.properties.as_deref().map_or(0, |properties| {
+        codec::properties_size(properties) + properties.user.len() * USER_PROPERTY_BYTES
+    });
+    message.topic.len() + message.payload.len() + properties
 }
 
 impl Mailbox {
@@ -214,7 +223,21 @@ mod tests {
         assert_eq!(post(2 * WAITING_BYTES_MAX), Posted::Taken, "one may be larger");
         assert_eq!(post(1), Posted::Missed);
         assert!(inbox.try_delivery().is_some());
-        assert_eq!(post(WAITING_BYTES_MAX), Posted::Taken);
-        assert_eq!(post(1), Posted::Missed);
+        assert_eq!(post(WAITING_BYTES_MAX - 1), Posted::Taken, "with its topic");
+        assert_eq!(post(0), Posted::Missed);
+    }
+
+    #[test]
+    fn properties_take_room() {
+        let (mailbox, _inbox) = open(100);
+        let text = |bytes| crate::packet::Text::from("x".repeat(bytes));
+        let user = vec![(text(WAITING_BYTES_MAX / 2), text(1))];
+        let properties = crate::packet::Properties { user, ..Default::default() };
+        let mut large = delivery(0, QoS::AtMostOnce);
+        let message =
+            Message { properties: Some(Box::new(properties)), ..(*large.message).clone() };
+        large.message = Arc::new(message);
+        assert_eq!(mailbox.deliver(large.clone()), Posted::Taken);
+        assert_eq!(mailbox.deliver(large), Posted::Missed);
     }
 }

@@ -43,8 +43,10 @@ pub(crate) async fn run(hub: Arc<Hub>, listener: TcpListener) {
                 let _ = stream.set_nodelay(true);
                 let open = Open::new(Arc::clone(&hub));
                 hub.drain.spawn_isolated(async move {
-                    connection::run(Arc::clone(&open.0), stream, peer).await;
+                    let rest = connection::run(Arc::clone(&open.0), stream, peer).await;
+                    // A client that is gone takes nobody's place while RabbitMQ is waited for.
                     drop(open);
+                    rest.finish().await;
                 });
             }
             Err(error) => {

@@ -26,12 +26,20 @@ pub(crate) enum Settlement {
 pub(crate) struct ClientPublish {
     pub(crate) metrics: Arc<GatewayMetrics>,
     pub(crate) qos: QoS,
-    /// Nobody, for a will.
+    /// Nobody, for a last word.
     pub(crate) answer: Option<(Mailbox, Ticket)>,
     /// What the client is told once the dead letter is confirmed.
     pub(crate) refused: Option<Told>,
     /// Whether the books have it.
     pub(crate) settled: bool,
+}
+
+impl Settlement {
+    /// Whether it is of a client's publish that nobody is answered for and nobody sends again: a
+    /// will, or what ended its connection.
+    pub(crate) fn is_last_word(&self) -> bool {
+        matches!(self, Self::Client(publish) if publish.answer.is_none())
+    }
 }
 
 impl Receipt for Settlement {
@@ -59,9 +67,7 @@ impl ClientPublish {
             mailbox.send(Event::Receipt(ticket, receipt));
         }
     }
-}
 
-impl ClientPublish {
     /// What became of a publish that was given up. With QoS 0 it may be dropped; otherwise it was
     /// not taken, which the client sees from the missing answer.
     fn given_up(&self) -> PublishFate {
@@ -73,7 +79,7 @@ impl ClientPublish {
 }
 
 /// A publish that was never handed to RabbitMQ because its connection ended first: its client has
-/// no answer, and sends it again if it must not be missed.
+/// no answer, and sends it again if it must not be missed. Or a last word that found no room.
 impl Drop for ClientPublish {
     fn drop(&mut self) {
         if !self.settled {

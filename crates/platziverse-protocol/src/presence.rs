@@ -26,7 +26,7 @@ impl SessionId {
     #[must_use]
     pub const fn successor(self) -> Self {
         let (high, low) = self.0.as_u64_pair();
-        // The counter of `SessionClock::start` leaves room for 2^61 successors.
+        // `SessionClock::start` keeps a bit free below the variant: room for 2^61 successors.
         Self(Uuid::from_u64_pair(high, low.saturating_add(1)))
     }
 

@@ -74,7 +74,7 @@ pub struct GatewayConfig {
     pub max_packet_size: u32,
     /// QoS 1 and 2 publishes of one client that may await their answer (MQTT 5: 3.2.2.3.3).
     pub receive_maximum: u16,
-    /// How long a new connection may take to send CONNECT.
+    /// How long a new connection may take to send CONNECT and to be let in.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
     /// Messages buffered for one subscriber.
@@ -85,7 +85,9 @@ pub struct GatewayConfig {
     pub batch_bytes: usize,
     /// AMQP messages that may await their confirm.
     pub publish_window: usize,
-    /// Bytes of records that the publisher holds; beyond it, clients are not read.
+    /// Bytes of records that await RabbitMQ on their way to storage, and as many on their way to
+    /// subscribers and routes; beyond, clients are not read. Dead letters have a quarter of it, or
+    /// 16 MiB if that is more.
     pub publish_buffer_bytes: usize,
     /// Filters bound one by one to the live queue; beyond it, `#` is bound.
     pub bound_filters_max: usize,

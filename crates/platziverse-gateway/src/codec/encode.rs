@@ -18,7 +18,7 @@ pub fn publish_size(publish: &Delivered, version: Version) -> usize {
 }
 
 /// All but the Message Expiry Interval, which is what is left of it.
-fn properties_size(properties: &Properties) -> usize {
+pub(crate) fn properties_size(properties: &Properties) -> usize {
     let field = |length: Option<usize>| length.map_or(0, |length| 3 + length);
     let Properties { utf8_payload, expiry: _, content_type, response_topic, .. } = properties;
     let user = properties.user.iter().map(|(key, value)| 5 + key.len() + value.len());

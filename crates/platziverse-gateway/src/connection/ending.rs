@@ -4,11 +4,12 @@ use platziverse_protocol::dead;
 use platziverse_service::clock;
 
 use super::Connection;
+use super::outbox::Outbox;
 use crate::hub::Way;
 use crate::judge::Refused;
 use crate::packet::{Publish, Reason, Will};
 use crate::session::{By, Close};
-use crate::settlement::Settlement;
+use crate::transport::Transport;
 
 impl Connection {
     /// The session is over: publishes the will, keeps what ended it, and says that its agents are
@@ -20,6 +21,7 @@ impl Connection {
         } else {
             tracing::debug!(peer = %self.peer, "a connection has ended: {why}");
         }
+        self.outbox.give_back();
         self.last_publishes(close.refused.as_deref(), close.will.as_deref());
         self.leave();
     }
@@ -53,10 +55,10 @@ impl Connection {
             return;
         }
         // A session of which nothing was sent on is known to nobody.
-        if self.reported {
+        if self.outbox.has_reported() {
             for line in accepted.reporter.all_disconnected(clock::now()) {
                 if let Some(outgoing) = self.hub.telemetry(line) {
-                    self.hand_over(Way::Storage, outgoing);
+                    self.outbox.hand_over(Way::Storage, outgoing);
                 }
             }
         }
@@ -65,26 +67,17 @@ impl Connection {
         drop(rebinding.carry_out(&self.hub.live));
     }
 
-    /// Lets go of the client, then waits until what the gateway itself has to say is handed over.
-    pub(super) async fn end(mut self) {
+    /// Lets go of the client. Answers with what is still to be handed over.
+    pub(super) async fn end(mut self) -> Outbox {
         // The process was told to stop at once, so that the session did not end by itself.
         self.leave();
-        let Self { transport, mut held, sending, hub, .. } = self;
+        let (transport, outbox) = self.into_rest();
         transport.finish().await;
-        // Nobody waits for the client's own publishes any more: it sends them again. What they
-        // held is given back, so that clients which come and go while RabbitMQ is away cost
-        // nothing.
-        drop(sending);
-        held.retain(|(_, outgoing)| matches!(outgoing.receipt, Settlement::Own));
-        let handing_over = async {
-            for (way, outgoing) in held {
-                // Closed only at the end of the process.
-                let _ = hub.publisher(way).publish(outgoing).await;
-            }
-        };
-        tokio::select! {
-            () = handing_over => {}
-            () = hub.drain.forced() => {}
-        }
+        outbox
+    }
+
+    /// Whatever else it holds, deliveries that nobody takes any more, is not to wait for RabbitMQ.
+    fn into_rest(self) -> (Transport, Outbox) {
+        (self.transport, self.outbox)
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use platziverse_broker::{DeadLetter, LINE_BYTES_MAX, Lane, Outgoing, Unsent, UnsentReason};
+use platziverse_broker::{DeadLetter, LINE_BYTES_MAX, Lane, Outgoing};
 use platziverse_protocol::dead::{self, Stage};
 use platziverse_protocol::presence::SessionId;
 use platziverse_protocol::record::{Payload, Properties, Record};
@@ -72,13 +72,13 @@ impl Connection {
             return self.refuse_too_long(publish);
         }
         if let Some(outgoing) = announced.and_then(|line| self.hub.telemetry(line)) {
-            self.hand_over(Way::Storage, outgoing);
+            self.outbox.hand_over(Way::Storage, outgoing);
         }
         let answer = ticket.map(|ticket| (self.mailbox.clone(), ticket));
         match (lane, refused) {
             (Some((way, lane)), None) => {
                 let receipt = self.settlement(publish.qos, answer, None);
-                self.hand_over(way, Outgoing { lane, id, line, receipt });
+                self.outbox.hand_over(way, Outgoing { lane, id, line, receipt });
             }
             (_, refused) => {
                 let refused = refused.unwrap_or_else(unroutable);
@@ -125,7 +125,7 @@ impl Connection {
         };
         let lane = Lane::dead(&letter);
         let receipt = self.settlement(publish.qos, answer, Some(refused.told));
-        self.hand_over(Way::Graveyard, Outgoing { lane, id, line, receipt });
+        self.outbox.hand_over(Way::Graveyard, Outgoing { lane, id, line, receipt });
     }
 
     /// Keeps the start of a packet that is larger than what is read.
@@ -134,8 +134,8 @@ impl Connection {
             return;
         }
         let packet = &self.transport.inbound;
-        let (topic, body) = start_of_publish(packet).unwrap_or(("", packet));
-        let publish = start(Text::from(topic), QoS::AtMostOnce, body);
+        let (topic, qos, body) = start_of_publish(packet).unwrap_or(("", QoS::AtMostOnce, packet));
+        let publish = start(Text::from(topic), qos, body);
         self.hub.metrics.publishes.enter(1);
         self.bury_start(&publish, fault);
     }
@@ -163,39 +163,6 @@ impl Connection {
         self.bury(id, line, publish, refused, None);
     }
 
-    /// Gives a message to a publisher, or holds it until there is room.
-    pub(super) fn hand_over(&mut self, way: Way, outgoing: Outgoing<Settlement>) {
-        if !self.held.is_empty() || self.sending.is_some() {
-            self.held.push_back((way, outgoing));
-            return;
-        }
-        match self.hub.publisher(way).try_publish(outgoing) {
-            Ok(()) => self.reported |= way == Way::Storage,
-            Err(Unsent { outgoing, why: UnsentReason::Full }) => {
-                self.held.push_back((way, outgoing));
-                self.send_next();
-            }
-            Err(unsent) => abandon(unsent),
-        }
-    }
-
-    /// Begins to wait for room for the first of what is held.
-    fn send_next(&mut self) {
-        let Some((way, outgoing)) = self.held.pop_front() else { return };
-        let publisher = self.hub.publisher(way).clone();
-        self.sending =
-            Some(Box::pin(async move { publisher.publish(outgoing).await.map(|()| way) }));
-    }
-
-    pub(super) fn sent(&mut self, result: Result<Way, Unsent<Settlement>>) {
-        self.sending = None;
-        match result {
-            Ok(way) => self.reported |= way == Way::Storage,
-            Err(unsent) => abandon(unsent),
-        }
-        self.send_next();
-    }
-
     /// Gives the session another id where the sweep has, or may have, ended it.
     pub(super) fn renew(&mut self, session: Option<SessionId>) {
         let Some(accepted) = &mut self.accepted else { return };
@@ -206,18 +173,13 @@ impl Connection {
         }
         reporter.session = reporter.session.successor();
         self.hub.registry().renew(accepted.id, reporter.session);
+        self.outbox.supersede();
         for line in accepted.reporter.all_connected(clock::now()) {
             if let Some(outgoing) = self.hub.telemetry(line) {
-                self.hand_over(Way::Storage, outgoing);
+                self.outbox.hand_over(Way::Storage, outgoing);
             }
         }
     }
-}
-
-/// What cannot be sent any more because the publisher has ended: nobody is told that it is stored.
-fn abandon(unsent: Unsent<Settlement>) {
-    use platziverse_broker::{Outcome, Receipt};
-    unsent.outgoing.receipt.resolve(Outcome::Abandoned);
 }
 
 fn too_many_agents() -> Refused {
@@ -244,14 +206,19 @@ fn start(topic: Text, qos: QoS, payload: &[u8]) -> Publish {
     }
 }
 
-/// The topic of a PUBLISH that is only here in part, and what follows it.
-fn start_of_publish(packet: &[u8]) -> Option<(&str, &[u8])> {
+/// The topic and level of a PUBLISH that is only here in part, and what follows its topic.
+fn start_of_publish(packet: &[u8]) -> Option<(&str, QoS, &[u8])> {
     let header = 1 + packet.get(1..5)?.iter().position(|byte| byte & 0x80 == 0)? + 1;
     let length = packet.get(header..header + 2)?;
     let length = usize::from(u16::from_be_bytes([length[0], length[1]]));
     let topic = packet.get(header + 2..header + 2 + length)?;
     (packet[0] >> 4 == 3).then_some(())?;
-    Some((std::str::from_utf8(topic).ok()?, &packet[header + 2 + length..]))
+    let qos = match packet[0] >> 1 & 3 {
+        0 => QoS::AtMostOnce,
+        1 => QoS::AtLeastOnce,
+        _ => QoS::ExactlyOnce,
+    };
+    Some((std::str::from_utf8(topic).ok()?, qos, &packet[header + 2 + length..]))
 }
 
 /// A payload that has been parsed need not be parsed again to see that it is JSON.

@@ -189,7 +189,7 @@ pub struct Limits {
     pub outbound_queue: usize,
     /// How many SUBSCRIBE and UNSUBSCRIBE of one client may await their answer.
     pub pending_subscribes: usize,
-    /// How long a connection may take to send its CONNECT.
+    /// How long a connection may take to send its CONNECT and to be let in.
     pub connect_timeout: Duration,
 }
 

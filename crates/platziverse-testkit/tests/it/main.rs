@@ -14,6 +14,7 @@ mod pipeline;
 mod presence;
 mod proxy;
 mod replicas;
+mod room;
 mod startup;
 mod tidy;
 mod topology;
