@@ -11,7 +11,7 @@ Where RabbitMQ and PostgreSQL are comes from the settings (`platziverse config s
 Where neither a file nor the environment says it, the addresses are those of the system that \
 scripts/up started: .run/env in this directory, above it, or above this program.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.";
+Exit codes: 0 done, 1 failed, 2 wrong usage, 128 + the signal's number if interrupted (130, 143).";
 
 /// The operator's command of Platziverse.
 #[derive(Debug, Parser)]

@@ -182,16 +182,25 @@ async fn replay(session: &Session, selection: &Selection, json: bool) -> anyhow:
     let handled = progress::shown("Sending dead letters back", replayed).await?;
     if json {
         output::print_json(&json!({ "replayed": handled.count }))?;
-    } else if handled.count == 0 && *selection == Selection::All {
-        output::print(
-            "There are no dead letters to send back, except perhaps those with the reason \
-             not_authorized, which are sent back only by id or with --reason not_authorized, and \
-             those with the reason packet_too_large, of which only the start was kept.\n",
-        )?;
-    } else {
-        output::print(&done("Sent back", handled.count, selection))?;
+    } else if let Some(text) = sent_back(&handled, selection) {
+        output::print(&text)?;
     }
     all_found(&handled, selection)
+}
+
+/// In words, how many were sent back; nothing if all that were found had to stay, which is a
+/// failure and told as one.
+fn sent_back(handled: &Handled, selection: &Selection) -> Option<String> {
+    match handled.count {
+        0 if *selection == Selection::All => Some(
+            "There are no dead letters to send back, except perhaps those with the reason \
+             not_authorized, which are sent back only by id or with --reason not_authorized, and \
+             those with the reason packet_too_large, of which only the start was kept.\n"
+                .to_owned(),
+        ),
+        0 if handled.cut > 0 => None,
+        count => Some(done("Sent back", count, selection)),
+    }
 }
 
 /// Why a letter is never sent back.
@@ -205,19 +214,26 @@ async fn purge(
 ) -> anyhow::Result<()> {
     if !yes {
         let count = session.ask(async |connection| dead::count(connection).await).await?;
-        if count > 0 {
-            let address = session.in_force.settings().amqp.address();
-            terminal::confirm(&question(selection, count, &address)).await?;
+        if count == 0 {
+            // Nobody was asked: what comes meanwhile stays.
+            return deleted(&Handled::default(), selection, json);
         }
+        let address = session.in_force.settings().amqp.address();
+        terminal::confirm(&question(selection, count, &address)).await?;
     }
     let purged = session.ask(async |connection| dead::purge(connection, selection).await);
     let handled = progress::shown("Deleting dead letters", purged).await?;
+    deleted(&handled, selection, json)
+}
+
+/// Prints how many were deleted.
+fn deleted(handled: &Handled, selection: &Selection, json: bool) -> anyhow::Result<()> {
     if json {
         output::print_json(&json!({ "deleted": handled.count }))?;
     } else {
         output::print(&done("Deleted", handled.count, selection))?;
     }
-    all_found(&handled, selection)
+    all_found(handled, selection)
 }
 
 /// What is asked before anything is deleted, of `count` dead letters at `address`.
@@ -305,6 +321,21 @@ mod tests {
             ),
         );
         assert!(all_found(&Handled::default(), &Selection::All).is_ok());
+    }
+
+    #[test]
+    fn letters_that_stay_are_not_told_as_missing() {
+        let check = |count: u64, cut: u64, selection: &Selection, want: Option<&str>| {
+            let handled = Handled { count, cut, ..Handled::default() };
+            assert_eq!(sent_back(&handled, selection).as_deref(), want);
+        };
+        check(0, 1, &ids(&["a"]), None);
+        check(2, 1, &ids(&["a", "b", "c"]), Some("Sent back 2 dead letters.\n"));
+        check(0, 0, &ids(&["a"]), Some("None was found.\n"));
+        let reason = Selection::Reason("invalid_json".to_owned());
+        check(0, 0, &reason, Some("No dead letter has the reason invalid_json.\n"));
+        let all = sent_back(&Handled { cut: 3, ..Handled::default() }, &Selection::All);
+        assert!(all.is_some_and(|text| text.starts_with("There are no dead letters to send back")));
     }
 
     #[test]

@@ -40,6 +40,17 @@ impl RunEnv {
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.values.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
+
+    /// The services that it names, `WORKER_2_OPS_URL` as `worker-2`, each with its address.
+    pub(crate) fn services(&self) -> Vec<(String, &str)> {
+        let service = |name: &String| {
+            let service = name.strip_suffix("_OPS_URL")?.to_ascii_lowercase().replace('_', "-");
+            Some((service, self.get(name)?))
+        };
+        let mut services: Vec<_> = self.values.keys().filter_map(service).collect();
+        services.sort();
+        services
+    }
 }
 
 /// A file of addresses that is there but does not help.
@@ -95,6 +106,16 @@ mod tests {
         check("A B=c", None);
         check("=c", None);
         check("", None);
+    }
+
+    #[test]
+    fn services_are_named_as_scripts_up_names_them() {
+        let text = "WORKER_2_OPS_URL='http://h:3'\nAMQP_URL='amqp://h'\nMQTT_URL='mqtt://h:1'\n\
+                    WORKER_OPS_URL='http://h:2'\nWORKER_3_OPS_URL=''\nGATEWAY_OPS_URL='http://h:1'\n";
+        let found = RunEnv::read(PathBuf::from("/x/.run/env"), text);
+        let want =
+            [("gateway", "http://h:1"), ("worker", "http://h:2"), ("worker-2", "http://h:3")];
+        assert_eq!(found.services(), want.map(|(name, url)| (name.to_owned(), url)));
     }
 
     #[test]

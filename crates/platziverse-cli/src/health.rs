@@ -11,6 +11,7 @@ use clap::Args as ClapArgs;
 use platziverse_config::{GATEWAY_OPS, WORKER_OPS};
 use serde_json::Value;
 
+use crate::discovery::RunEnv;
 use crate::output;
 use crate::settings::Context;
 
@@ -20,13 +21,14 @@ const DEADLINE: Duration = Duration::from_secs(3);
 /// Bytes of an answer that are read.
 const ANSWER_MAX: u64 = 1 << 20;
 
-/// The services, each with where it listens if nothing else is set.
+/// The services, each with where it listens if nothing else is set and nothing else is known.
 const SERVICES: [(&str, SocketAddr); 2] = [("gateway", GATEWAY_OPS), ("worker", WORKER_OPS)];
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
-    /// What to ask [default: /readyz at ops.listen; where that is not set, of each service at its
-    /// own default, gateway 127.0.0.1:9101 and worker 127.0.0.1:9102]
+    /// What to ask [default: /readyz at ops.listen; where that is not set, of each service that
+    /// scripts/up started, by .run/env; without that file, of each service at its own default,
+    /// gateway 127.0.0.1:9101 and worker 127.0.0.1:9102]
     #[arg(long)]
     url: Option<Url>,
 }
@@ -96,10 +98,35 @@ pub(crate) fn run(args: Args, context: &Context) -> anyhow::Result<()> {
     if let Some(url) = args.url {
         return one(url);
     }
-    match context.load()?.settings().ops.listen {
-        Some(address) => one(Url::readiness(address)),
-        None => every_service(),
+    let in_force = context.load()?;
+    if let Some(address) = in_force.settings().ops.listen {
+        return one(Url::readiness(address));
     }
+    let run_env = in_force.run_env().filter(|run_env| !run_env.services().is_empty());
+    if context.verbose {
+        let file = run_env.map(|run_env| run_env.path.display().to_string());
+        output::whisper(&format!("Services: {}", file.as_deref().unwrap_or("built-in addresses")));
+    }
+    every_one(run_env.map_or_else(|| Ok(built_in()), started)?)
+}
+
+/// A service, with what to ask it.
+type Asked = (String, Url);
+
+fn built_in() -> Vec<Asked> {
+    SERVICES.map(|(name, address)| (name.to_owned(), Url::readiness(address))).to_vec()
+}
+
+/// The services that `scripts/up` started.
+fn started(run_env: &RunEnv) -> anyhow::Result<Vec<Asked>> {
+    let asked = |(name, url): (String, &str)| {
+        let url = format!("{}/readyz", url.trim_end_matches('/')).parse().map_err(|error| {
+            let path = run_env.path.display();
+            anyhow!("{path}: the address of {name} is not one: {error}")
+        });
+        Ok((name, url?))
+    };
+    run_env.services().into_iter().map(asked).collect()
 }
 
 /// Prints what one service answers, whole.
@@ -114,21 +141,27 @@ fn one(url: Url) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints a line for each service that may run here.
-fn every_service() -> anyhow::Result<()> {
+/// Prints a line for each service.
+fn every_one(services: Vec<Asked>) -> anyhow::Result<()> {
     let mut not_ready = Vec::new();
-    for (name, address) in SERVICES {
-        let state = match answer(Url::readiness(address)) {
-            Ok((status, _)) if is_success(status) => "ready".to_owned(),
-            Ok((_, body)) => format!("not ready: {}", reasons(&body)),
-            Err(error) => error.root_cause().to_string(),
-        };
+    for (name, url) in services {
+        let address = url.authority.clone();
+        let state = state(url);
+        output::print(&format!("{name} at {address}: {}\n", output::one_line(&state)))?;
         if state != "ready" {
             not_ready.push(name);
         }
-        output::print(&format!("{name} at {address}: {}\n", output::one_line(&state)))?;
     }
     if not_ready.is_empty() { Ok(()) } else { bail!("not ready: {}", not_ready.join(", ")) }
+}
+
+/// `ready`, or what keeps it from being so.
+fn state(url: Url) -> String {
+    match answer(url) {
+        Ok((status, _)) if is_success(status) => "ready".to_owned(),
+        Ok((_, body)) => format!("not ready: {}", reasons(&body)),
+        Err(error) => error.root_cause().to_string(),
+    }
 }
 
 /// What is not ready, of the JSON of `/readyz`; an answer of anything else as it is.
@@ -240,6 +273,39 @@ mod tests {
         check("0.0.0.0:9100", "http://127.0.0.1:9100/readyz");
         check("[::]:9100", "http://[::1]:9100/readyz");
         check("192.0.2.1:1", "http://192.0.2.1:1/readyz");
+    }
+
+    #[test]
+    fn each_service_that_was_started_is_asked() {
+        let read = |text: &str| RunEnv::read("/x/.run/env".into(), text);
+        let file = read("WORKER_OPS_URL='http://127.0.0.1:9102'\nGATEWAY_OPS_URL='http://h:1/'\n");
+        let asked = started(&file).unwrap();
+        let asked: Vec<_> = asked.iter().map(|(name, url)| (&**name, &*url.text)).collect();
+        let want = [("gateway", "http://h:1/readyz"), ("worker", "http://127.0.0.1:9102/readyz")];
+        assert_eq!(asked, want);
+        let error = started(&read("GATEWAY_OPS_URL='h:1'\n")).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "/x/.run/env: the address of gateway is not one: it must begin with http://"
+        );
+    }
+
+    #[test]
+    fn a_service_is_ready_not_ready_or_not_there() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = Url::readiness(listener.local_addr().unwrap());
+        let serving = std::thread::spawn(move || {
+            for status in ["200 OK", "503 Service Unavailable"] {
+                let (mut stream, _) = listener.accept().unwrap();
+                let _ = stream.read(&mut [0; 1024]).unwrap();
+                let answer = format!("HTTP/1.0 {status}\r\n\r\nso so\n");
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        assert_eq!(state(url.clone()), "ready");
+        assert_eq!(state(url.clone()), "not ready: so so");
+        serving.join().unwrap();
+        assert!(state(url).contains("refused"));
     }
 
     #[test]

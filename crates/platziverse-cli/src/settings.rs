@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use anyhow::anyhow;
 use platziverse_config::{ConfigErrors, Layers, Loaded, Origin, Row, Settings};
@@ -85,6 +86,8 @@ impl fmt::Display for Server {
 #[derive(Clone, Debug)]
 pub(crate) struct InForce {
     loaded: Loaded,
+    /// Looked for only when it is needed.
+    run_env: OnceLock<Option<RunEnv>>,
 }
 
 impl Context {
@@ -116,9 +119,12 @@ impl InForce {
         let loaded = Settings::load(&layers)?;
         let mut servers = Server::ALL.to_vec();
         servers.retain(|server| server.said(&loaded).is_none());
-        let file = if servers.is_empty() { None } else { nearest() };
-        let Some(file) = file else {
-            return Ok(Self { loaded });
+        let run_env = OnceLock::new();
+        if servers.is_empty() {
+            return Ok(Self { loaded, run_env });
+        }
+        let Some(file) = run_env.get_or_init(nearest) else {
+            return Ok(Self { loaded, run_env });
         };
         for server in servers {
             if let Some(url) = file.get(server.address()) {
@@ -127,7 +133,12 @@ impl InForce {
                 layers.found.push((server.url(), url.to_owned(), origin));
             }
         }
-        Ok(Self { loaded: Settings::load(&layers)? })
+        Ok(Self { loaded: Settings::load(&layers)?, run_env })
+    }
+
+    /// The file of addresses, if there is one.
+    pub(crate) fn run_env(&self) -> Option<&RunEnv> {
+        self.run_env.get_or_init(nearest).as_ref()
     }
 
     pub(crate) fn settings(&self) -> &Settings {
