@@ -185,6 +185,17 @@ port_taken() {
   (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
 }
 
+# listens PID PORT: whether it is this process that listens there. Yes where the system does not say who listens at all.
+listens() {
+  local hex inode found=''
+  printf -v hex '%04X' "$2"
+  while read -r inode; do
+    found=yes
+    [[ -z $(find "/proc/$1/fd" -lname "socket:\[$inode\]" -print -quit 2>/dev/null) ]] || return 0
+  done < <(cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk -v end=":$hex" '$4 == "0A" && substr($2, length($2) - 4) == end { print $10 }')
+  [[ -z $found ]]
+}
+
 # choose_port PREFERRED [TAKEN…]: sets port to the preferred one if it is free, else to any free one not listed.
 # Random ones come from below the range the kernel gives to outgoing connections.
 choose_port() {

@@ -309,9 +309,11 @@ rabbitmq_delete() {
   env_set "$DIR/env" AMQP_URL '' MANAGEMENT_URL ''
 }
 
-# rabbitmq_ctl ARGUMENT…: rabbitmqctl of this node, in place of this shell.
+# rabbitmq_ctl ARGUMENT…: rabbitmqctl of this node, in place of this shell. Without a node it would find nobody, and leave
+# an epmd of its own running.
 rabbitmq_ctl() {
-  rabbitmq_read_ports || fail "there is no $rabbitmq_name in $DIR" "run: scripts/servers start $rabbitmq_name $DIR"
+  { rabbitmq_alive && rabbitmq_read_ports; } ||
+    fail "$rabbitmq_name does not run in $DIR" "run: scripts/servers start $rabbitmq_name $DIR"
   rabbitmq_prepare_environment
   cd "$rabbitmq_dir" || return 1
   exec "${rabbitmq_environment[@]}" "$rabbitmq_bin/rabbitmqctl" "$@"

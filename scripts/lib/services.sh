@@ -7,6 +7,25 @@ readonly drain_seconds=15
 # Where everything is, as it is told to people who are in the checkout.
 shown() { say "${RUN#"$root"/}"; }
 
+# run_default: RUN is the checkout's own directory, which others than scripts/up use too.
+run_default() { [[ $RUN == "$(absolute "$root/.run")" ]]; }
+
+# run_ours: RUN is scripts/up's, which makes up.lock there before anything else and never deletes it.
+run_ours() { run_default || [[ -e $RUN/up.lock ]]; }
+
+# run_vacant: nothing is in RUN that could be somebody's.
+run_vacant() { [[ ! -e $RUN ]] || [[ -d $RUN && -z $(ls -A -- "$RUN") ]]; }
+
+# run_forget: deletes what scripts/up made in RUN, by name: whatever else is there is not ours. Servers delete their own.
+run_forget() {
+  local name
+  for name in "${services[@]}"; do
+    rm -f -- "$RUN/$name".{pid,loop,exits} "$RUN/log/$name.log"{,.1}
+  done
+  rm -f -- "$RUN"/{ports,env,env.new,where}
+  [[ ! -d $RUN/log ]] || rmdir --ignore-fail-on-non-empty -- "$RUN/log"
+}
+
 service_program() { say "platziverse-${1%-[0-9]}"; }
 
 service_alive() { pid_alive "$RUN/$1.loop"; }
@@ -28,14 +47,34 @@ service_claim_port() {
   say "$1=$port" >>"$RUN/ports"
 }
 
-service_ready() { service_alive "$1" && service_port "$1.ops" && http_status "$port" /readyz && [[ $status == 200 ]]; }
+# service_ready NAME: what answers could be another program's, which has taken the port meanwhile.
+service_ready() {
+  service_alive "$1" && service_port "$1.ops" && http_status "$port" /readyz && [[ $status == 200 ]] &&
+    pid_alive "$RUN/$1.pid" && listens "$pid" "$port"
+}
 
-# with_settings COMMAND…: with the addresses of our servers and without settings of the caller's shell for others. They go
-# through the environment alone: an argument, even one of `env`, could be read by every user.
+# service_displaced NAME: another program listens where it should.
+service_displaced() {
+  local listener listeners=("$1.ops")
+  [[ $1 != gateway ]] || listeners+=(mqtt)
+  for listener in "${listeners[@]}"; do
+    if service_port "$listener" && port_taken "$port"; then
+      { pid_alive "$RUN/$1.pid" && listens "$pid" "$port"; } || return 0
+    fi
+  done
+  return 1
+}
+
+# with_settings COMMAND…: with the addresses of our servers and without settings of the caller's shell for others, or for
+# other places to listen at. A setting may be spelled in small letters, and its …_FILE contradicts it. They go through the
+# environment alone: an argument, even one of `env`, could be read by every user.
 with_settings() (
   while IFS= read -r name; do
-    case $name in
-      PLATZIVERSE_AMQP__* | PLATZIVERSE_DATABASE__* | DB_HOST | DB_NAME | DB_USER | DB_PASS | RABBITMQ_HOSTNAME) unset "$name" ;;
+    case $name in DB_HOST | DB_NAME | DB_USER | DB_PASS | DB_PASS_FILE | RABBITMQ_HOSTNAME) unset "$name" ;; esac
+    [[ $name == PLATZIVERSE_* ]] || continue
+    case ${name^^} in
+      PLATZIVERSE_AMQP__* | PLATZIVERSE_DATABASE__* | PLATZIVERSE_OPS__LISTEN | PLATZIVERSE_OPS__LISTEN_FILE | \
+        PLATZIVERSE_GATEWAY__LISTEN | PLATZIVERSE_GATEWAY__LISTEN_FILE) unset "$name" ;;
     esac
   done < <(compgen -e)
   export PLATZIVERSE_AMQP__URL=$AMQP_URL PLATZIVERSE_DATABASE__URL=$DATABASE_URL
@@ -74,13 +113,20 @@ service_preferred_ops_port() {
 
 service_exits() { cat "$RUN/$1.exits" 2>/dev/null || say 0; }
 
-# service_await NAME: until it says that it is ready.
+# service_await NAME PROGRAMS: until it says that it is ready. A port can be taken by another program between our look at it
+# and the service's start; then the service gets another one.
 service_await() {
-  local exits
+  local exits moves=0
   exits=$(service_exits "$1")
   local deadline=$((SECONDS + ${UP_TIMEOUT:-60})) what="was not ready after ${UP_TIMEOUT:-60} s"
   while ((SECONDS < deadline)); do
     ! service_ready "$1" || return 0
+    if ((moves < 5)) && service_displaced "$1"; then
+      moves=$((moves + 1)) exits=0
+      service_stop "$1"
+      service_start "$1" "$2"
+      continue
+    fi
     if ! service_alive "$1" || (($(service_exits "$1") >= exits + 3)); then
       what='ends as soon as it is started'
       break
