@@ -6,6 +6,13 @@ CREATE TABLE message_times (
     timestamp  timestamptz NOT NULL
 );
 
+-- What is stored already: a message that was not dated has the time of its receipt. The ids that
+-- gateways gave are among them, since nothing tells them apart; no sender repeats those.
+INSERT INTO message_times (message_id, timestamp)
+SELECT message_id, min(timestamp) FROM metrics
+WHERE ordinal = 0 AND timestamp = received_at
+GROUP BY message_id;
+
 -- Both for the upkeep: what is too old goes, and a new partition's rows leave the default one.
 CREATE INDEX message_times_timestamp ON message_times (timestamp);
 CREATE INDEX metrics_default_timestamp ON metrics_default (timestamp);

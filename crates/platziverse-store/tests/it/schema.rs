@@ -1,8 +1,13 @@
 use futures_util::future::join_all;
+use platziverse_protocol::event::AgentEvent;
 use platziverse_store::writer::Writer;
 use platziverse_store::{Store, StoreError, admin, migrations};
 
-use crate::database::{with_database, with_empty_database};
+use crate::database::{client, one, with_database, with_empty_database};
+use crate::sightings::{noon, untimed};
+
+const UP_3: &str = include_str!("../../../../migrations/0003_message_times/up.sql");
+const DOWN_3: &str = include_str!("../../../../migrations/0003_message_times/down.sql");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn processes_that_migrate_at_once_take_turns() {
@@ -44,6 +49,30 @@ async fn a_schema_that_is_behind_says_what_to_do() {
         migrations::run(&config).await.unwrap();
         store.check_schema().await.unwrap();
         writer.check().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_stored_before_their_ids_were_kept_are_known() {
+    with_database(async |config| {
+        let mut writer = Writer::new(&config, "test");
+        let (first, later) = (noon(), noon().plus_millis(90_000_000));
+        let mut dated = untimed(2, "a", first);
+        if let AgentEvent::Message(message) = &mut dated.event {
+            message.timestamp = Some(later);
+        }
+        writer.write(&[untimed(1, "a", first), dated]).await.unwrap();
+        let client = client(&config).await;
+        client.batch_execute(DOWN_3).await.unwrap();
+        client.batch_execute(UP_3).await.unwrap();
+
+        let kept = "SELECT array_agg(right(message_id::text, 1)) FROM message_times \
+                    WHERE timestamp = '2026-03-01T12:00:00Z'";
+        assert_eq!(one::<Vec<String>>(&config, kept).await, ["1"]);
+        let mut writer = Writer::new(&config, "test");
+        let again = writer.write(&[untimed(1, "a", later)]).await.unwrap();
+        assert_eq!((again.stored, again.duplicate), (0, 1));
     })
     .await;
 }
