@@ -15,6 +15,8 @@ pub(crate) const PARTITIONS: i64 = 0x706c_747a_0000_0003;
 /// Takes a session's lock if it is free.
 const TRY_LOCK: &str = "SELECT pg_try_advisory_lock($1)";
 
+const UNLOCK: &str = "SELECT pg_advisory_unlock($1)";
+
 /// How long a connection that may hold a lock can be idle until the server ends it. The kernel of
 /// a process that is frozen answers keepalives; only its silence tells.
 const EXPIRE_IDLE: &str = "SET idle_session_timeout = '10s'";
@@ -37,4 +39,10 @@ pub(crate) async fn try_take(
 ) -> Result<bool, StoreError> {
     let row = link.within(what, link.client.query_one(TRY_LOCK, &[&lock])).await?;
     Ok(row.get(0))
+}
+
+/// Gives a lock up at once. With the connection it would go too, a moment later.
+pub(crate) async fn give_up(link: &Link, what: &'static str, lock: i64) -> Result<(), StoreError> {
+    link.within(what, link.client.execute(UNLOCK, &[&lock])).await?;
+    Ok(())
 }

@@ -16,7 +16,6 @@ use platziverse_service::Service;
 use platziverse_store::{Store, StoreError};
 
 use crate::books::WorkerMetrics;
-use crate::upkeep::Upkeep;
 
 /// Why the worker cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -51,13 +50,10 @@ pub async fn run(service: Service) -> Result<(), WorkerError> {
         settings.amqp.address(),
         settings.database.address(),
     );
-    // Before the first row arrives, which would wait in the default partition otherwise.
-    let mut upkeep = Upkeep::new(&service, &metrics);
-    let wait = tokio::select! {
-        wait = upkeep.look_after() => wait,
+    tokio::select! {
+        () = upkeep::start(&service, &metrics) => {}
         () = service.drain.requested() => return Ok(()),
-    };
-    service.drain.spawn("upkeep", upkeep.run(wait));
+    }
     for queue in topology::ingest_queues(settings.ingest.shards) {
         for number in 1..=settings.ingest.writers {
             let name = format!("{queue} {number}");

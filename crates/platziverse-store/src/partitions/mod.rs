@@ -24,7 +24,7 @@ pub struct Policy {
     pub retention_days: u32,
 }
 
-/// What [`maintain`] did, and what it could not do.
+/// What [`make_missing`] or [`maintain`] did, and what it could not do.
 #[derive(Debug, Default)]
 pub struct Maintained {
     /// Partitions that were made.
@@ -61,45 +61,58 @@ const CLOCKS_APART_MAX: i64 = 60 * 60 * 1_000;
 const LOCK_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long one change may take: it may have to move a day of rows.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5 * 60);
-/// The longest that making one partition takes: three statements that may be long.
+/// How long the answer to one step's work is waited for. Making a partition is the longest: up to
+/// three statements, each of which may take [`STATEMENT_TIMEOUT`]. Deletion has many statements,
+/// and waits so long for each.
 const STEP_DEADLINE: Duration = Duration::from_secs(16 * 60);
 /// Old rows that are deleted in one transaction.
 const DELETE_ROWS: i64 = 20_000;
 
-/// Makes the partitions that are missing and drops those that are too old. Answers nothing if
-/// another process is doing it.
+/// Makes the partitions that are missing, and throws nothing away. Answers nothing if another
+/// process looks after the partitions.
 ///
-/// Days are those of UTC, and today is the database's; `now` is the caller's time, and only
-/// compared with it. Rows of a new partition's day that wait in the default partition move. What
-/// fails does not keep the rest from being done.
+/// Days are those of UTC, and today is the database's. Rows of a new partition's day that wait in
+/// the default partition move. What fails does not keep the rest from being done.
+pub async fn make_missing(
+    config: &DatabaseConfig,
+    application_name: &str,
+    policy: Policy,
+) -> Result<Option<Maintained>, StoreError> {
+    let Some(link) = begin(config, application_name).await? else { return Ok(None) };
+    let clock = prepare(&link).await?;
+    let mut steps = steps(clock.date_naive(), policy, &existing(&link).await?);
+    steps.retain(Step::makes);
+    Ok(Some(take_all(&link, &steps, Maintained::default()).await))
+}
+
+/// Does what [`make_missing`] does, and then drops the partitions and deletes the rows that are too
+/// old, which may take long. `now` is the caller's time, and only compared with the database's.
 pub async fn maintain(
     config: &DatabaseConfig,
     application_name: &str,
     now: Timestamp,
     policy: Policy,
 ) -> Result<Option<Maintained>, StoreError> {
-    let link = locks::open(config, application_name).await?;
-    if !locks::try_take(&link, "asking to maintain partitions", locks::PARTITIONS).await? {
-        return Ok(None);
-    }
+    let Some(link) = begin(config, application_name).await? else { return Ok(None) };
     let clock = prepare(&link).await?;
+    let mut steps = steps(clock.date_naive(), policy, &existing(&link).await?);
     let ahead = now.millis_since(timestamp(clock));
     let apart = ahead.abs() > CLOCKS_APART_MAX;
-    let mut done = Maintained { clocks_apart: apart.then_some(ahead), ..Maintained::default() };
-    for step in steps(clock.date_naive(), policy, &existing(&link).await?) {
-        if apart && !matches!(step, Step::Make(_)) {
-            continue;
-        }
-        if let Err(error) = take(&link, step, &mut done).await {
-            done.failures.push(Failure { step: step.to_string(), error });
-            // Without it, whatever follows is refused. If it fails too, nothing can follow.
-            let rollback = link.client.batch_execute("ROLLBACK");
-            if link.within_time("rolling back", DEADLINE_MARGIN, rollback).await.is_err() {
-                break;
-            }
-        }
+    if apart {
+        steps.retain(Step::makes);
     }
-    Ok(Some(done))
+    let done = Maintained { clocks_apart: apart.then_some(ahead), ..Maintained::default() };
+    Ok(Some(take_all(&link, &steps, done).await))
+}
+
+/// A connection that holds the lock, if no other process has it.
+async fn begin(
+    config: &DatabaseConfig,
+    application_name: &str,
+) -> Result<Option<Link>, StoreError> {
+    let link = locks::open(config, application_name).await?;
+    let taken = locks::try_take(&link, "asking to maintain partitions", locks::PARTITIONS).await?;
+    Ok(taken.then_some(link))
 }
 
 /// Sets the timeouts, and answers the database's time.
@@ -124,6 +137,23 @@ async fn existing(link: &Link) -> Result<BTreeSet<NaiveDate>, StoreError> {
     );
     let rows = link.within("listing partitions", children).await?;
     Ok(rows.iter().filter_map(|row| day(row.get(0))).collect())
+}
+
+/// Takes one step after the other, and gives the lock up.
+async fn take_all(link: &Link, steps: &[Step], mut done: Maintained) -> Maintained {
+    for step in steps {
+        if let Err(error) = take(link, *step, &mut done).await {
+            done.failures.push(Failure { step: step.to_string(), error });
+            // Without it, whatever follows is refused. If it fails too, nothing can follow.
+            let rollback = link.client.batch_execute("ROLLBACK");
+            if link.within_time("rolling back", DEADLINE_MARGIN, rollback).await.is_err() {
+                return done;
+            }
+        }
+    }
+    // Where that fails, the connection is gone, and the lock with it.
+    let _ = locks::give_up(link, "giving up the lock of the partitions", locks::PARTITIONS).await;
+    done
 }
 
 async fn take(link: &Link, step: Step, done: &mut Maintained) -> Result<(), StoreError> {

@@ -23,6 +23,13 @@ pub(super) enum Step {
     DeleteTimes(NaiveDate),
 }
 
+impl Step {
+    /// Whether it throws nothing away.
+    pub(super) fn makes(&self) -> bool {
+        matches!(self, Self::Make(_))
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

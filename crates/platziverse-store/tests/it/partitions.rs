@@ -2,7 +2,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use platziverse_config::DatabaseConfig;
 use platziverse_protocol::time::Timestamp;
 use platziverse_store::Sighting;
-use platziverse_store::partitions::{Maintained, Policy, maintain};
+use platziverse_store::partitions::{Maintained, Policy, maintain, make_missing};
 use platziverse_store::writer::Writer;
 
 use crate::database::{client, one, with_database};
@@ -95,6 +95,27 @@ async fn what_is_too_old_goes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn making_what_is_missing_throws_nothing_away() {
+    with_database(async |config| {
+        let now = now(&config).await;
+        done(&config, 1, 30).await;
+        let mut writer = Writer::new(&config, "test");
+        let long_ago = now.plus_millis(-20 * DAY_MILLIS);
+        let messages = [message_on(now, 1, -3), message_on(now, 2, 2), untimed(3, "a", long_ago)];
+        writer.write(&messages).await.unwrap();
+
+        let policy = Policy { ahead_days: 2, retention_days: 1 };
+        let made = make_missing(&config, "test", policy).await.unwrap().unwrap();
+        assert_eq!((made.made, made.moved), (vec![partition(now, 2)], 3));
+        assert_eq!((made.dropped.len(), made.deleted, made.times_deleted), (0, 0, 0));
+        let done = done(&config, 2, 1).await;
+        assert_eq!((done.made.len(), done.dropped.len()), (0, 6));
+        assert_eq!((done.deleted, done.times_deleted), (3, 1));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_fails_does_not_keep_the_rest_from_being_done() {
     with_database(async |config| {
         let now = now(&config).await;
@@ -123,6 +144,7 @@ async fn one_maintains_at_a_time() {
         let policy = Policy { ahead_days: 1, retention_days: 30 };
         let now = now(&config).await;
         assert!(maintain(&config, "test", now, policy).await.unwrap().is_none());
+        assert!(make_missing(&config, "test", policy).await.unwrap().is_none());
         holder.execute("SELECT pg_advisory_unlock_all()", &[]).await.unwrap();
         assert!(maintain(&config, "test", now, policy).await.unwrap().is_some());
     })
