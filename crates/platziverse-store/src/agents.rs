@@ -118,6 +118,15 @@ ON CONFLICT (uuid) DO UPDATE SET
   updated_at = now()
 RETURNING id, uuid";
 
+/// Lets the numbers of agents go on after the greatest that is in use. No writer takes one
+/// meanwhile, so that the sequence only moves forward.
+pub(crate) const CATCH_UP: &str = "\
+BEGIN;
+LOCK TABLE agents IN SHARE ROW EXCLUSIVE MODE;
+SELECT setval(ids, greatest(nextval(ids), (SELECT max(id) FROM agents)))
+FROM CAST(pg_get_serial_sequence('agents', 'id') AS regclass) AS ids;
+COMMIT";
+
 /// Raises the stored rows, and answers their ids.
 pub(crate) async fn upsert(
     client: &Client,

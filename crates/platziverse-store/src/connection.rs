@@ -1,10 +1,12 @@
 //! How every connection is made: by one deadline, with a name, a statement timeout and TCP
 //! keep-alives.
 
+use std::error::Error;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join;
 use platziverse_config::DatabaseConfig;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
@@ -12,7 +14,7 @@ use tokio_postgres::config::SslMode;
 use tokio_postgres::tls::NoTlsStream;
 use tokio_postgres::{Client, Config, Connection, NoTls, Socket};
 
-use crate::error::StoreError;
+use crate::error::{StoreError, chain};
 
 /// How much longer than the server's own timeout the client waits: the network's share.
 pub(crate) const DEADLINE_MARGIN: Duration = Duration::from_secs(5);
@@ -97,7 +99,14 @@ async fn open(
 ) -> Result<(Client, AbortHandle), tokio_postgres::Error> {
     let (client, connection) = target.connect(NoTls).await?;
     let driver = drive(connection);
-    client.batch_execute(&session_settings(statement_timeout)).await?;
+    let settings = session_settings(statement_timeout);
+    // Both are on their way before the first is answered.
+    let watched = client.batch_execute(WATCH_CLIENT);
+    let (watched, set) = join(watched, client.batch_execute(&settings)).await;
+    set?;
+    if let Err(error) = watched {
+        go_on_unwatched(&error);
+    }
     Ok((client, driver))
 }
 
@@ -115,18 +124,29 @@ fn drive(connection: Connection<Socket, NoTlsStream>) -> AbortHandle {
 ///
 /// Whoever is gone must not keep locks. The server ends a session whose other machine is gone,
 /// noticed within 8 s by keepalives or by data that nobody acknowledges, and one that leaves a
-/// transaction idle for 5 s, as a process that is frozen does. What such a process holds outside
-/// of transactions it keeps, unless its connection [expires when idle](crate::locks::open). The
-/// TCP settings have no effect on Unix sockets, whose peer cannot be elsewhere.
+/// transaction idle for 5 s, as a process does that is frozen between two statements of it. One
+/// that is frozen while it sends a statement is not idle for the server, which waits for the rest
+/// whatever its timeouts: whoever sweeps [ends it](crate::frozen). What a frozen process holds
+/// outside of transactions it keeps, unless its connection [expires when
+/// idle](crate::locks::open). The TCP settings have no effect on Unix sockets, whose peer cannot
+/// be elsewhere.
 pub(crate) fn session_settings(statement_timeout: Duration) -> String {
     format!(
         "SET statement_timeout = {}; SET jit = off; \
          SET idle_in_transaction_session_timeout = '5s'; \
-         SET client_connection_check_interval = '2s'; \
          SET tcp_keepalives_idle = 3; SET tcp_keepalives_interval = 2; \
          SET tcp_keepalives_count = 2; SET tcp_user_timeout = 8000",
         statement_timeout.as_millis()
     )
+}
+
+/// Has the server look every 2 s, while a statement runs, whether its client is still there. Sent
+/// alone: a server whose system cannot tell refuses it, and runs such a statement to its end.
+pub(crate) const WATCH_CLIENT: &str = "SET client_connection_check_interval = '2s'";
+
+/// Tells that [`WATCH_CLIENT`] was refused.
+pub(crate) fn go_on_unwatched(error: &dyn Error) {
+    tracing::debug!("PostgreSQL does not watch whether its clients are there: {}", chain(error));
 }
 
 /// The database's address, without secrets.

@@ -166,8 +166,8 @@ fn is_partition_bound(error: &tokio_postgres::Error) -> bool {
 }
 
 /// Whether the next number for an agent is in use, as when rows were restored and the sequence was
-/// not. Each try takes the one after it.
-fn is_agent_id_taken(error: &tokio_postgres::Error) -> bool {
+/// not.
+pub(crate) fn is_agent_id_taken(error: &tokio_postgres::Error) -> bool {
     error.as_db_error().is_some_and(|error| {
         *error.code() == SqlState::UNIQUE_VIOLATION && error.constraint() == Some("agents_pkey")
     })

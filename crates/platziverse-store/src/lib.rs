@@ -8,6 +8,7 @@ pub mod admin;
 mod agents;
 mod connection;
 mod error;
+mod frozen;
 mod locks;
 mod metrics;
 pub mod migrations;
@@ -20,6 +21,7 @@ mod times;
 pub mod writer;
 
 pub use error::StoreError;
+pub use frozen::Frozen;
 pub use sighting::{Sighting, Written};
 pub use status::{DatabaseStatus, PartitionStatus, TableStatus};
 pub use store::Store;

@@ -138,13 +138,15 @@ fn postgres_micros(time: Timestamp) -> i64 {
     (time.as_millis() - POSTGRES_EPOCH_MILLIS) * 1_000
 }
 
+/// Only the primary key tells a duplicate. An index that somebody else made, and whose rule a row
+/// breaks, must say so.
 pub(crate) const INSERT: &str = "\
 WITH inserted AS (
   INSERT INTO metrics
     (agent_id, type, value, text_value, timestamp, received_at, message_id, ordinal)
   SELECT * FROM unnest($1::int8[], $2::text[], $3::float8[], $4::text[], $5::timestamptz[],
     $6::timestamptz[], $7::uuid[], $8::int2[])
-  ON CONFLICT DO NOTHING
+  ON CONFLICT (message_id, ordinal, timestamp) DO NOTHING
   RETURNING message_id, timestamp
 )
 SELECT count(*), count(DISTINCT (message_id, timestamp)) FROM inserted";

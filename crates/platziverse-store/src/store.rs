@@ -13,7 +13,9 @@ use platziverse_config::DatabaseConfig;
 use tokio::time::timeout;
 use tokio_postgres::NoTls;
 
-use crate::connection::{DEADLINE_MARGIN, address, session_settings, target};
+use crate::connection::{
+    DEADLINE_MARGIN, WATCH_CLIENT, address, go_on_unwatched, session_settings, target,
+};
 use crate::error::StoreError;
 use crate::migrations::{self, Failure};
 use crate::status::{self, DatabaseStatus};
@@ -145,6 +147,9 @@ pub(crate) async fn establish(
             let mut diesel = AsyncPgConnection::try_from_client_and_connection(client, connection)
                 .await
                 .map_err(Failure::from)?;
+            if let Err(error) = diesel.batch_execute(WATCH_CLIENT).await {
+                go_on_unwatched(&error);
+            }
             diesel.batch_execute(&session_settings(config.statement_timeout)).await?;
             Ok(diesel)
         };

@@ -8,10 +8,12 @@ use uuid::Uuid;
 
 use crate::connection::Link;
 use crate::error::StoreError;
+use crate::frozen::{self, Frozen};
 use crate::locks;
 
-/// The most agents that [`Leader::lost`] names, so that telling of them and ending them is short.
-pub const LOST_MAX: usize = 1_000;
+/// The most agents that [`Leader::lost`] names, so that telling of them and ending them is short,
+/// and takes little memory.
+pub const LOST_MAX: usize = 10_000;
 
 /// Who would sweep: a connection of its own, which keeps asking for the lock.
 ///
@@ -63,8 +65,8 @@ pub struct Lost {
 }
 
 impl Leader {
-    /// The agents that are connected on a gateway other than these, ordered by uuid: at most
-    /// [`LOST_MAX`], after which there may be more.
+    /// The agents that are connected on a gateway other than these: at most [`LOST_MAX`], in any
+    /// order, after which there may be more.
     ///
     /// An empty list means all of them: the caller has listened for a whole lease. Whoever tells
     /// the world does so before [`end`](Self::end): a process that dies in between has told too
@@ -93,6 +95,14 @@ impl Leader {
         let ended = async { self.link.client.execute(END, &[&uuids, &sessions]).await };
         self.link.within("ending the sessions of lost gateways", ended).await
     }
+
+    /// Ends the database sessions of workers that are frozen while they write: others would wait
+    /// for what those hold. One counts as frozen when PostgreSQL waits for the rest of a statement
+    /// that was begun more than `database.statement_timeout` and 5 s ago. To be called every few
+    /// seconds. What PostgreSQL refuses here leaves the leader as it is.
+    pub async fn end_frozen(&self) -> Result<Vec<Frozen>, StoreError> {
+        frozen::end(&self.link).await
+    }
 }
 
 /// The gateways with connected agents, found by leaping through the index from one to the next:
@@ -109,7 +119,7 @@ SELECT gateway FROM g WHERE gateway IS NOT NULL AND gateway <> ALL ($1::text[])"
 
 const LOST: &str = "\
 SELECT uuid, session, gateway FROM agents WHERE connected AND gateway = ANY ($1::text[])
-ORDER BY uuid LIMIT $2";
+LIMIT $2";
 
 /// Locks in the order of the writers, so that the two never deadlock.
 const END: &str = "\

@@ -14,7 +14,7 @@ use crate::metrics::Measured;
 pub(crate) const KEEP: &str = "\
 INSERT INTO message_times (message_id, timestamp)
 SELECT * FROM unnest($1::uuid[], $2::timestamptz[])
-ON CONFLICT DO NOTHING
+ON CONFLICT (message_id) DO NOTHING
 RETURNING message_id";
 
 /// Keeps the ids of untimed messages, and answers those that are new. They are ordered by id, and

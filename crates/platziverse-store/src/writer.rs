@@ -14,7 +14,7 @@ use tokio_postgres::{Client, Error, Row, Statement};
 
 use crate::agents::{self, AgentIds, AgentRow};
 use crate::connection::{DEADLINE_MARGIN, Link};
-use crate::error::{StoreError, may_pass};
+use crate::error::{StoreError, chain, is_agent_id_taken, may_pass};
 use crate::metrics::{self, Inserted, Measured};
 use crate::sighting::{Sighting, Written};
 use crate::times;
@@ -133,8 +133,8 @@ enum Adding {
 }
 
 impl Adding {
-    /// Duplicates that are skipped violate nothing: then it was an index that somebody else put on
-    /// a table, which is the data's trouble.
+    /// Duplicates that are skipped violate nothing: what does is a row that an index of somebody
+    /// else's refuses, which is the data's trouble.
     fn may_have_met_duplicate(self, error: &Error) -> bool {
         matches!(self, Self::Copy) && error.code() == Some(&SqlState::UNIQUE_VIOLATION)
     }
@@ -174,7 +174,7 @@ impl Session {
     ) -> Result<Written, StoreError> {
         let failed = |error| self.link.failed(STORING, error);
         let mut batch = Batch::of(sightings);
-        let (mut adding, mut passing) = (Adding::Copy, None);
+        let (mut adding, mut passing, mut caught_up) = (Adding::Copy, None, false);
         for _ in 0..TRIES {
             match self.attempt(&mut batch, ids, adding).await {
                 Ok(Some(inserted)) => return Ok(batch.written(&inserted)),
@@ -187,6 +187,10 @@ impl Session {
             }
             ids.forget();
             self.rollback().await?;
+            if !caught_up && passing.as_ref().is_some_and(is_agent_id_taken) {
+                caught_up = true;
+                self.catch_up().await?;
+            }
         }
         let unsettled = || StoreError::Unsettled { address: self.link.address.clone() };
         Err(passing.map_or_else(unsettled, failed))
@@ -258,6 +262,22 @@ impl Session {
             }
             Adding::SkippingDuplicates => {
                 transaction.run(metrics::insert(client, &self.insert, messages)).await
+            }
+        }
+    }
+
+    /// Moves the sequence of the agents' numbers past those in use. Whoever may not do that tries
+    /// the next numbers one by one.
+    async fn catch_up(&self) -> Result<(), StoreError> {
+        match self.link.client.batch_execute(agents::CATCH_UP).await {
+            Ok(()) => {
+                tracing::warn!("the sequence of agents.id was behind: it is moved past its rows");
+                Ok(())
+            }
+            Err(error) => {
+                let text = chain(&error);
+                tracing::warn!("the sequence of agents.id is behind and cannot be moved: {text}");
+                self.rollback().await
             }
         }
     }

@@ -47,9 +47,15 @@ impl Leases {
     }
 
     /// The gateways that hold their lease at `now`, or nothing if this listener has not yet heard
-    /// well for a whole lease.
-    pub fn alive(&mut self, now: Timestamp) -> Option<Vec<String>> {
-        if self.is_deaf(now) || now.millis_since(self.listening_since) <= LEASE_MILLIS {
+    /// well for a whole lease, on one connection that it has `connected_since`: what was said
+    /// between two of them was heard by nobody.
+    pub fn alive(
+        &mut self,
+        connected_since: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Option<Vec<String>> {
+        let since = connected_since?.max(self.listening_since);
+        if self.is_deaf(now) || now.millis_since(since) <= LEASE_MILLIS {
             return None;
         }
         self.heard.retain(|_, heard| now.millis_since(*heard) <= FORGET_MILLIS);
@@ -67,6 +73,11 @@ mod tests {
         Timestamp::EPOCH.plus_millis(millis)
     }
 
+    /// Who lives, for a listener that was connected all the time.
+    fn alive(leases: &mut Leases, millis: i64) -> Option<Vec<String>> {
+        leases.alive(Some(at(0)), at(millis))
+    }
+
     /// Beats every 2 s from `from` to `to`, of the listener and of `others`.
     fn beat(leases: &mut Leases, from: i64, to: i64, others: &[&str]) {
         for millis in (from..=to).step_by(2_000) {
@@ -81,30 +92,46 @@ mod tests {
     fn a_silent_gateway_loses_its_lease() {
         let mut leases = Leases::new("own".into(), at(0));
         beat(&mut leases, 0, 12_000, &["a", "b"]);
-        let mut alive = leases.alive(at(12_000)).unwrap();
-        alive.sort();
-        assert_eq!(alive, ["a", "b"]);
+        let mut both = alive(&mut leases, 12_000).unwrap();
+        both.sort();
+        assert_eq!(both, ["a", "b"]);
         beat(&mut leases, 14_000, 24_000, &["a"]);
-        assert_eq!(leases.alive(at(24_000)).unwrap(), ["a"]);
+        assert_eq!(alive(&mut leases, 24_000).unwrap(), ["a"]);
     }
 
     #[test]
     fn nobody_is_ended_before_a_whole_lease_was_heard() {
         let mut leases = Leases::new("own".into(), at(0));
         beat(&mut leases, 0, 10_000, &[]);
-        assert_eq!(leases.alive(at(10_000)), None);
+        assert_eq!(alive(&mut leases, 10_000), None);
         beat(&mut leases, 12_000, 12_000, &[]);
-        assert_eq!(leases.alive(at(12_000)), Some(vec![]));
+        assert_eq!(alive(&mut leases, 12_000), Some(vec![]));
     }
 
     #[test]
     fn deafness_ends_nobody() {
         let mut leases = Leases::new("own".into(), at(0));
         beat(&mut leases, 0, 20_000, &["a"]);
-        assert_eq!(leases.alive(at(40_000)), None, "own beats are missing");
+        assert_eq!(alive(&mut leases, 40_000), None, "own beats are missing");
         leases.hear("own", at(40_000));
-        assert_eq!(leases.alive(at(40_000)), None, "listens for a whole lease again");
+        assert_eq!(alive(&mut leases, 40_000), None, "listens for a whole lease again");
         beat(&mut leases, 42_000, 52_000, &[]);
-        assert_eq!(leases.alive(at(52_000)), Some(vec![]));
+        assert_eq!(alive(&mut leases, 52_000), Some(vec![]));
+    }
+
+    #[test]
+    fn a_gateway_that_began_while_the_connection_was_away_is_waited_for() {
+        let mut leases = Leases::new("own".into(), at(0));
+        beat(&mut leases, 0, 20_000, &["a"]);
+        // Away from 20.5 s to 22.5 s: no beat of its own is missing for long.
+        assert_eq!(leases.alive(None, at(21_000)), None);
+        beat(&mut leases, 24_000, 32_000, &["a"]);
+        let since = Some(at(22_500));
+        assert_eq!(leases.alive(since, at(24_000)), None);
+        assert_eq!(leases.alive(since, at(32_500)), None);
+        leases.hear("new", at(32_600));
+        let mut both = leases.alive(since, at(32_600)).unwrap();
+        both.sort();
+        assert_eq!(both, ["a", "new"]);
     }
 }

@@ -1,11 +1,13 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use platziverse_config::DatabaseConfig;
-use platziverse_store::partitions::{Policy, maintain};
+use platziverse_store::partitions::{Policy, maintain, make_missing};
 use platziverse_store::sweep::Candidate;
 use platziverse_store::writer::Writer;
 use platziverse_store::{Store, StoreError, migrations};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -38,6 +40,57 @@ async fn network(config: &mut DatabaseConfig) -> Arc<watch::Sender<bool>> {
         }
     });
     cut
+}
+
+/// What has the server look whether a client is there, and the same with a time that no server
+/// takes.
+const WATCH: &[u8] = b"client_connection_check_interval = '2s'";
+const REFUSED: &[u8] = b"client_connection_check_interval = '-1'";
+
+/// Forwards connections to the server, which refuses to watch them, as one does whose system cannot
+/// tell.
+#[expect(clippy::disallowed_methods, reason = "tasks of the test's own network")]
+async fn unwatched(config: &mut DatabaseConfig) -> Arc<AtomicU32> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let server = (config.host.clone(), config.port);
+    config.host = "127.0.0.1".into();
+    config.port = listener.local_addr().unwrap().port();
+    let refused = Arc::new(AtomicU32::new(0));
+    let count = refused.clone();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let upstream = TcpStream::connect(server.clone()).await.unwrap();
+            let (mut asking, mut answered) = client.into_split();
+            let (mut answering, mut asked) = upstream.into_split();
+            tokio::spawn(async move { tokio::io::copy(&mut answering, &mut answered).await });
+            let count = count.clone();
+            tokio::spawn(async move {
+                let mut buffer = vec![0; 65_536];
+                while let Ok(read @ 1..) = asking.read(&mut buffer).await {
+                    let sent = &mut buffer[..read];
+                    if let Some(at) = sent.windows(WATCH.len()).position(|part| part == WATCH) {
+                        sent[at..at + WATCH.len()].copy_from_slice(REFUSED);
+                        count.fetch_add(1, Ordering::Relaxed);
+                    }
+                    asked.write_all(sent).await.unwrap();
+                }
+            });
+        }
+    });
+    refused
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_cannot_watch_its_clients_is_used_all_the_same() {
+    with_database(async |mut config| {
+        let refused = unwatched(&mut config).await;
+        let mut writer = Writer::new(&config, "test");
+        writer.write(&[message(1, "a")]).await.unwrap();
+        assert_eq!(refused.load(Ordering::Relaxed), 1);
+        Store::connect(&config, "test").await.unwrap().check_schema().await.unwrap();
+        assert_eq!(refused.load(Ordering::Relaxed), 3, "the first connection and the pool's");
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -75,9 +128,10 @@ async fn everything_can_run_in_tasks() {
         check((store.check(), store.check_schema(), store.status()));
         check(writer.write(&[]));
         check(Candidate::connect(&config, "test"));
-        check((leader.lost(&["g"]), leader.end(&[])));
+        check((leader.lost(&["g"]), leader.end(&[]), leader.end_frozen()));
         check(writer.check());
         check(maintain(&config, "test", noon(), policy));
+        check(make_missing(&config, "test", policy));
         check((migrations::run(&config), migrations::status(&config)));
     })
     .await;

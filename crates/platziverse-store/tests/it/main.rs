@@ -4,6 +4,7 @@
 
 mod database;
 mod deadlines;
+mod frozen;
 mod partitions;
 mod schema;
 mod sightings;

@@ -30,12 +30,12 @@ async fn candidate(config: &DatabaseConfig) -> Candidate {
     Candidate::connect(config, "test").await.unwrap()
 }
 
-/// Stands again and again, on one connection, and says how long it took to win.
-async fn succeed(mut candidate: Candidate, within: Duration) -> (Leader, Duration) {
+/// Stands again and again, on one connection.
+async fn succeed(mut candidate: Candidate, within: Duration) -> Leader {
     let begun = Instant::now();
     while begun.elapsed() < within {
         match candidate.stand().await.unwrap() {
-            Election::Won(leader) => return (leader, begun.elapsed()),
+            Election::Won(leader) => return leader,
             Election::Lost(again) => candidate = again,
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -57,7 +57,7 @@ async fn there_is_one_leader_at_a_time() {
             panic!("two leaders");
         };
         drop(first);
-        let (second, _) = succeed(second, Duration::from_secs(5)).await;
+        let second = succeed(second, Duration::from_secs(5)).await;
         assert_eq!(second.lost(&NOBODY).await.unwrap(), []);
     })
     .await;
@@ -66,9 +66,10 @@ async fn there_is_one_leader_at_a_time() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_asks_nothing_loses_the_lock() {
     with_database(async |config| {
+        let begun = Instant::now();
         let frozen = leader(&config).await;
-        let (_, after) = succeed(candidate(&config).await, Duration::from_secs(20)).await;
-        assert!(after > Duration::from_secs(8), "{after:?}");
+        let _successor = succeed(candidate(&config).await, Duration::from_secs(20)).await;
+        assert!(begun.elapsed() > Duration::from_secs(9), "{:?}", begun.elapsed());
         assert!(frozen.lost(&NOBODY).await.is_err());
     })
     .await;
@@ -95,7 +96,8 @@ async fn the_agents_of_lost_gateways_are_ended_once() {
         assert_eq!(one::<i64>(&config, CONNECTED).await, 3);
 
         let all = end(&leader, &NOBODY).await;
-        let uuids: Vec<_> = all.iter().map(|lost| lost.uuid.as_str()).collect();
+        let mut uuids: Vec<_> = all.iter().map(|lost| lost.uuid.as_str()).collect();
+        uuids.sort_unstable();
         assert_eq!(uuids, ["a", "b", "c"]);
     })
     .await;
@@ -125,7 +127,7 @@ async fn what_was_told_and_not_ended_is_told_by_the_next_leader() {
         let first = leader(&config).await;
         assert_eq!(first.lost(&NOBODY).await.unwrap().len(), 1);
         drop(first);
-        let (second, _) = succeed(candidate(&config).await, Duration::from_secs(5)).await;
+        let second = succeed(candidate(&config).await, Duration::from_secs(5)).await;
         assert_eq!(end(&second, &NOBODY).await.len(), 1);
         assert_eq!(one::<i64>(&config, CONNECTED).await, 0);
     })
@@ -144,7 +146,6 @@ async fn a_large_fleet_is_ended_in_parts() {
         let leader = leader(&config).await;
         let first = end(&leader, &NOBODY).await;
         assert_eq!(first.len(), LOST_MAX);
-        assert!(first.is_sorted_by_key(|lost| lost.uuid.as_str()));
         assert_eq!(end(&leader, &NOBODY).await.len(), 500);
         assert_eq!(end(&leader, &NOBODY).await.len(), 0);
         assert_eq!(one::<i64>(&config, CONNECTED).await, 0);

@@ -204,6 +204,17 @@ async fn what_an_operator_forbids_is_data_trouble() {
                 WHEN (NEW.uuid = 'forbidden') EXECUTE FUNCTION refuse()";
         client.batch_execute(trigger).await.unwrap();
         refuses_only(&mut writer, message(4, "forbidden"), message(5, "d")).await;
+
+        let index = "CREATE UNIQUE INDEX metrics_once ON metrics (agent_id, type, timestamp)";
+        client.batch_execute(index).await.unwrap();
+        let mut twice = message(6, "a");
+        if let AgentEvent::Message(message) = &mut twice.event {
+            message.metrics[2].kind = "temp".into();
+        }
+        refuses_only(&mut writer, twice, message(7, "a")).await;
+        // What is repeated is still known by its id.
+        let again = [message(7, "a"), message(8, "a")];
+        assert_eq!(writer.write(&again).await.unwrap(), written(1, 1, 3));
     })
     .await;
 }
@@ -214,17 +225,22 @@ async fn agents_whose_numbers_are_taken_get_the_next_ones() {
         let mut writer = Writer::new(&config, "test");
         let restored = "INSERT INTO agents (id, uuid, connected, session, gateway) \
             OVERRIDING SYSTEM VALUE \
-            SELECT n, 'old-' || n, false, gen_random_uuid(), 'g' FROM generate_series(1, 20) n";
+            SELECT n, 'old-' || n, false, gen_random_uuid(), 'g' FROM generate_series(1, 5000) n";
         client(&config).await.batch_execute(restored).await.unwrap();
-        let mut tries = 0;
-        let written = loop {
-            tries += 1;
-            match writer.write(&[message(1, "a")]).await {
-                Ok(written) => break written,
-                Err(error) => assert!(error.is_transient() && tries < 5, "{error}"),
-            }
-        };
-        assert_eq!(written.stored, 1);
+        assert_eq!(writer.write(&[message(1, "a")]).await.unwrap(), written(1, 0, 3));
+        assert_eq!(writer.write(&[message(2, "b")]).await.unwrap(), written(1, 0, 3));
+        let id = "SELECT id FROM agents WHERE uuid = 'b'";
+        let first: i64 = one(&config, id).await;
+        assert!((5_001..5_010).contains(&first), "{first}");
+
+        // One number in the way of a sequence that is past all others.
+        let in_the_way = "INSERT INTO agents (id, uuid, connected, session, gateway) \
+            OVERRIDING SYSTEM VALUE \
+            SELECT last_value + 1, 'c', false, gen_random_uuid(), 'g' FROM agents_id_seq";
+        client(&config).await.batch_execute(in_the_way).await.unwrap();
+        assert_eq!(writer.write(&[message(3, "d")]).await.unwrap(), written(1, 0, 3));
+        let last: i64 = one(&config, "SELECT max(id) FROM agents").await;
+        assert!((first + 2..first + 10).contains(&last), "{last}");
     })
     .await;
 }
@@ -271,6 +287,7 @@ async fn a_statement_that_takes_too_long_is_given_up() {
     with_database(async |mut config| {
         config.statement_timeout = Duration::from_millis(200);
         let mut writer = Writer::new(&config, "test");
+        writer.check().await.unwrap();
         let mut client = client(&config).await;
         let lock = client.transaction().await.unwrap();
         lock.batch_execute("LOCK TABLE metrics").await.unwrap();
@@ -286,6 +303,7 @@ async fn a_statement_that_takes_too_long_is_given_up() {
 async fn a_write_that_is_dropped_leaves_nothing_behind() {
     with_database(async |config| {
         let mut writer = Writer::new(&config, "test");
+        writer.check().await.unwrap();
         let mut client = client(&config).await;
         let lock = client.transaction().await.unwrap();
         lock.batch_execute("LOCK TABLE metrics").await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use platziverse_broker::{LiveMessages, Message, Publisher, heartbeat};
+use platziverse_broker::{LiveHandle, LiveMessages, Message, Publisher, heartbeat};
 use platziverse_protocol::heartbeat::Heartbeat;
 use platziverse_protocol::time::Timestamp;
 use platziverse_service::{Service, clock};
@@ -32,16 +32,23 @@ pub(super) struct Listener {
     service: Service,
     publisher: Publisher<Answered>,
     questions: mpsc::Receiver<oneshot::Sender<Option<Vec<String>>>>,
+    queue: LiveHandle,
     /// Leases are measured from here, by a clock that nobody sets.
     begun: Instant,
     leases: Leases,
 }
 
 impl Listener {
-    pub(super) fn new(service: Service, publisher: Publisher<Answered>) -> (Self, Ear) {
+    /// `queue` is where the messages come from.
+    pub(super) fn new(
+        service: Service,
+        publisher: Publisher<Answered>,
+        queue: LiveHandle,
+    ) -> (Self, Ear) {
         let (ask, questions) = mpsc::channel(1);
         let leases = Leases::new(service.instance.to_string(), Timestamp::EPOCH);
-        (Self { service, publisher, questions, begun: Instant::now(), leases }, Ear(ask))
+        let begun = Instant::now();
+        (Self { service, publisher, questions, queue, begun, leases }, Ear(ask))
     }
 
     /// Until the process is to end.
@@ -58,7 +65,7 @@ impl Listener {
                     while let Some(message) = messages.try_next() {
                         self.hear(&message);
                     }
-                    let alive = self.leases.alive(self.now());
+                    let alive = self.leases.alive(self.connected_since(), self.now());
                     // Whoever stopped waiting needs no answer.
                     let _ = answer.send(alive);
                 }
@@ -67,8 +74,17 @@ impl Listener {
     }
 
     fn now(&self) -> Timestamp {
-        let millis = i64::try_from(self.begun.elapsed().as_millis()).unwrap_or(i64::MAX);
-        Timestamp::EPOCH.plus_millis(millis)
+        self.at(Instant::now())
+    }
+
+    /// Since when it has been connected, at the earliest since it began.
+    fn connected_since(&self) -> Option<Timestamp> {
+        self.queue.listening_since().map(|since| self.at(since.into_std()))
+    }
+
+    fn at(&self, time: Instant) -> Timestamp {
+        let since = time.saturating_duration_since(self.begun);
+        Timestamp::EPOCH.plus_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
     }
 
     fn hear(&mut self, message: &Message) {

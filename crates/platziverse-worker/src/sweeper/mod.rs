@@ -1,5 +1,7 @@
-//! One worker at a time looks after what no gateway can: the agents of gateways that died.
+//! One worker at a time looks after what no gateway can: the agents of gateways that died. It also
+//! ends what frozen workers hold in the database.
 
+mod frozen;
 mod listener;
 mod seat;
 
@@ -22,6 +24,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Interval, MissedTickBehavior, timeout};
 use uuid::Uuid;
 
+use self::frozen::FrozenWatch;
 use self::listener::{Ear, Listener};
 use self::seat::Seat;
 use crate::books::WorkerMetrics;
@@ -29,8 +32,9 @@ use crate::books::WorkerMetrics;
 /// How often leases are looked at, and the lock is tried for. With a lease of 10 s, a dead gateway's
 /// agents are marked within 13 s of its last heartbeat.
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
-/// How long RabbitMQ may take for the announcements of one look.
-const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long RabbitMQ may take for the announcements of one look. PostgreSQL takes the lock from a
+/// leader that asks nothing for 10 s.
+const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The shortest and the longest wait after a failure, without jitter.
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(5);
@@ -42,6 +46,7 @@ struct Sweeper {
     metrics: Arc<WorkerMetrics>,
     publisher: Publisher<Answered>,
     ear: Ear,
+    frozen: FrozenWatch,
 }
 
 /// Starts the task that becomes the sweeper when no other worker is.
@@ -54,16 +59,17 @@ pub(crate) async fn start(
         role: "sweeper",
         batch_records: 256,
         batch_bytes: 128 * 1024,
-        window: 4,
+        window: 16,
         buffer_bytes: 16 * 1024 * 1024,
     };
     let publisher = Publisher::start(context, options).await?;
     let (service, metrics) = (service.clone(), Arc::clone(metrics));
     let drain = service.drain.clone();
     let own = service.instance.to_string();
-    let (_, messages) = LiveQueue::start(context, LiveOptions::heartbeat(&own)).await?;
-    let (listener, ear) = Listener::new(service.clone(), publisher.clone());
-    let sweeper = Sweeper { service, metrics, publisher, ear };
+    let (queue, messages) = LiveQueue::start(context, LiveOptions::heartbeat(&own)).await?;
+    let (listener, ear) = Listener::new(service.clone(), publisher.clone(), queue);
+    let frozen = FrozenWatch::default();
+    let sweeper = Sweeper { service, metrics, publisher, ear, frozen };
     drain.spawn("sweeper", async move {
         // What is cut short when the process ends, the next sweeper does.
         tokio::select! {
@@ -76,7 +82,7 @@ pub(crate) async fn start(
 
 impl Sweeper {
     /// Tries to be the one who sweeps, and sweeps, while it hears.
-    async fn run(self) {
+    async fn run(mut self) {
         let mut tick = every(SWEEP_EVERY);
         let mut seat = Seat::Away;
         let mut trouble = Trouble::default();
@@ -108,9 +114,11 @@ impl Sweeper {
 
     /// One look at the leases from wherever this worker stands. Who has just become the leader
     /// looks again at once: what it knew of the gateways may be old.
-    async fn look(&self, seat: Seat, alive: &[String]) -> Result<Looked, SweepError> {
+    async fn look(&mut self, seat: Seat, alive: &[String]) -> Result<Looked, SweepError> {
         let candidate = match seat {
             Seat::Leading(leader) => {
+                // Before the sweep, which may have to wait for what they hold.
+                self.frozen.look(&leader).await?;
                 let is_unfinished = self.sweep(&leader, alive).await?;
                 return Ok(Looked { seat: Seat::Leading(leader), is_unfinished });
             }

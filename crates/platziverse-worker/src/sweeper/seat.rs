@@ -42,13 +42,13 @@ mod tests {
         for millis in (0..=20_000).step_by(2_000) {
             leases.hear("own", at(millis));
         }
-        seat = seat.kept_if(leases.alive(at(21_000)).is_some());
+        seat = seat.kept_if(leases.alive(Some(at(0)), at(21_000)).is_some());
         assert!(seat.leads() && Rc::strong_count(&lock) == 2);
-        seat = seat.kept_if(leases.alive(at(26_000)).is_some());
+        seat = seat.kept_if(leases.alive(Some(at(0)), at(26_000)).is_some());
         assert!(!seat.leads());
         assert_eq!(Rc::strong_count(&lock), 1, "the lock is free");
         // Who hears again listens for a whole lease before it stands again.
         leases.hear("own", at(28_000));
-        assert!(leases.alive(at(28_000)).is_none());
+        assert!(leases.alive(Some(at(0)), at(28_000)).is_none());
     }
 }
