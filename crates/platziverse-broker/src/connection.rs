@@ -9,6 +9,7 @@ use lapin::{Channel, ConnectionProperties, Event};
 use platziverse_config::AmqpConfig;
 use tokio::time::timeout;
 
+use crate::error::channel_closed;
 use crate::topology::{Topology, declare};
 use crate::{BrokerError, Context, attempt, version};
 
@@ -80,9 +81,14 @@ impl Link {
     }
 
     /// The same connection after RabbitMQ has closed its channel.
-    pub(crate) async fn with_new_channel(self) -> Result<Self, BrokerError> {
-        let channel = open_channel(&self.connection).await?;
+    pub(crate) async fn with_new_channel(mut self) -> Result<Self, BrokerError> {
+        let channel = self.new_channel().await?;
         Ok(Self { channel, ..self })
+    }
+
+    /// One more channel.
+    pub(crate) async fn new_channel(&mut self) -> Result<Channel, BrokerError> {
+        open_channel(&self.connection).await
     }
 
     pub(crate) async fn close(self) {
@@ -146,5 +152,8 @@ pub(crate) fn lost(event: Option<Event>) -> Option<String> {
 
 /// The same, of an error.
 pub(crate) fn lost_by(error: &lapin::Error) -> String {
-    format!("the connection was lost: {error}")
+    match channel_closed(error) {
+        Some(_) => format!("RabbitMQ closed the channel: {error}"),
+        None => format!("the connection was lost: {error}"),
+    }
 }

@@ -8,7 +8,7 @@ use platziverse_config::AmqpConfig;
 
 /// AMQP 0-9-1 reply codes.
 const ACCESS_REFUSED: u16 = 403;
-const NOT_FOUND: u16 = 404;
+pub(crate) const NOT_FOUND: u16 = 404;
 const RESOURCE_LOCKED: u16 = 405;
 const PRECONDITION_FAILED: u16 = 406;
 const NOT_ALLOWED: u16 = 530;
@@ -95,6 +95,14 @@ pub enum BrokerError {
         /// What went wrong then.
         source: Box<BrokerError>,
     },
+    /// Dead letters that RabbitMQ will not have where they came from.
+    #[error("{}", staying(*count))]
+    Unwanted {
+        /// How many.
+        count: u64,
+        /// What was wrong with the first.
+        source: Box<BrokerError>,
+    },
     /// RabbitMQ would not take a message back.
     #[error("{doing}: RabbitMQ {answer}")]
     Refused {
@@ -155,13 +163,27 @@ impl BrokerError {
         }
     }
 
+    /// Whether it is about an operation at which RabbitMQ closed its channel, or that came after it.
+    pub(crate) fn closed_channel(&self) -> bool {
+        matches!(self, Self::Operation { source, .. } if channel_closed(source).is_some())
+    }
+
+    /// Whether the user may not bind a queue to the topic that it was to be bound to, or unbind it.
+    pub(crate) fn is_topic_refused(&self) -> bool {
+        // May it not read the exchange at all, no topic is named.
+        matches!(self, Self::Operation { source, .. }
+            if code(source) == Some(ACCESS_REFUSED) && source.to_string().contains(" topic '"))
+    }
+
     /// Whether a queue of that name belongs to another connection.
     pub(crate) fn is_locked(&self) -> bool {
         match self {
             Self::Declare { source, .. } | Self::Operation { source, .. } => {
                 code(source) == Some(RESOURCE_LOCKED)
             }
-            Self::Prepare { source, .. } | Self::Partly { source, .. } => source.is_locked(),
+            Self::Prepare { source, .. }
+            | Self::Partly { source, .. }
+            | Self::Unwanted { source, .. } => source.is_locked(),
             Self::Connect { .. }
             | Self::ConnectTimeout { .. }
             | Self::TooOld { .. }
@@ -169,6 +191,13 @@ impl BrokerError {
             | Self::Missing { .. }
             | Self::Refused { .. } => false,
         }
+    }
+}
+
+fn staying(count: u64) -> String {
+    match count {
+        1 => "1 dead letter cannot be sent back and stays".to_owned(),
+        _ => format!("{count} dead letters cannot be sent back and stay; why the first"),
     }
 }
 
@@ -187,12 +216,23 @@ fn declaring(what: &str, name: &str, source: &lapin::Error) -> String {
     }
 }
 
-/// Whether an error is about one operation, so that RabbitMQ closes the channel only (AMQP 0-9-1,
-/// 1.2).
-pub(crate) fn is_soft(error: &lapin::Error) -> bool {
+/// Why a channel is closed while its connection may be open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Closed {
+    /// RabbitMQ closed it because of one operation, with this reply code.
+    By(u16),
+    /// It is not known why.
+    Somehow,
+}
+
+/// Whether an error is about the channel only (AMQP 0-9-1, 1.2).
+pub(crate) fn channel_closed(error: &lapin::Error) -> Option<Closed> {
     match error.kind() {
-        ErrorKind::ProtocolError(error) => matches!(error.kind(), AMQPErrorKind::Soft(_)),
-        _ => false,
+        ErrorKind::ProtocolError(error) if matches!(error.kind(), AMQPErrorKind::Soft(_)) => {
+            Some(Closed::By(error.get_id()))
+        }
+        ErrorKind::InvalidChannelState(..) => Some(Closed::Somehow),
+        _ => None,
     }
 }
 

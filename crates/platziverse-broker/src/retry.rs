@@ -7,8 +7,10 @@ use tokio::time::Instant;
 
 /// The longest wait between attempts, jitter included.
 const LONGEST: Duration = Duration::from_secs(5);
-/// The longest wait for a message at which RabbitMQ closes the channel: each attempt costs all
-/// others a connection.
+/// The shortest wait between attempts with messages at which RabbitMQ closes the channel: each costs
+/// all others a connection. Long enough for the connection to prove itself in between.
+pub(crate) const BETWEEN_CULPRITS: Duration = Duration::from_secs(15);
+/// The longest wait for one of them.
 const LONGEST_OF_CULPRITS: Duration = Duration::from_secs(60);
 /// A connection that was lost sooner has not proven that it can be used.
 const HELD: Duration = Duration::from_secs(10);
@@ -23,9 +25,9 @@ pub(crate) fn refused() -> ExponentialBuilder {
     unbounded(Duration::from_millis(50), LONGEST)
 }
 
-/// From 1 s to 60 s: for messages at which RabbitMQ closes the channel.
+/// From 15 s to 60 s: for messages at which RabbitMQ closes the channel.
 pub(crate) fn culprit() -> ExponentialBuilder {
-    unbounded(Duration::from_secs(1), LONGEST_OF_CULPRITS)
+    unbounded(BETWEEN_CULPRITS, LONGEST_OF_CULPRITS)
 }
 
 fn unbounded(first: Duration, longest: Duration) -> ExponentialBuilder {

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::{ERROR, ORIGIN, ORIGIN_APP, ORIGIN_KEY, REASON, STAGE};
 use crate::message::{Message, from_seconds, text};
+use crate::topology::{TELEMETRY, unsharded_key};
 
 const PREVIEW_CHARS: usize = 200;
 
@@ -75,13 +76,14 @@ impl DeadEntry {
             Some(death) if ours.is_none() => (death.exchange, death.key, death.at.or(timestamp)),
             _ => (message.header(ORIGIN), message.header(ORIGIN_KEY), timestamp),
         };
+        let exchange = exchange.unwrap_or_else(|| message.exchange.clone());
         Self {
             id: message.message_id().map(str::to_owned),
             reason,
             stage: stage.unwrap_or_else(|| "rabbitmq".to_owned()),
             error,
-            origin_exchange: exchange.unwrap_or_else(|| message.exchange.clone()),
-            origin_key: key.unwrap_or_else(|| message.routing_key.clone()),
+            origin_key: origin_key(&exchange, key.unwrap_or_else(|| message.routing_key.clone())),
+            origin_exchange: exchange,
             at,
             records: message.records().unwrap_or(1),
             bytes: message.body.len() as u64,
@@ -132,6 +134,12 @@ impl Death {
             other => format!("{other} in the queue {queue}"),
         })
     }
+}
+
+/// The key under which it is published again: without a shard, of which there may be fewer by now.
+/// Whatever their number, what has none reaches a queue that workers consume.
+fn origin_key(exchange: &str, key: String) -> String {
+    if exchange == TELEMETRY { unsharded_key(&key).to_owned() } else { key }
 }
 
 /// The name of a header that only a dead letter has.
@@ -208,7 +216,7 @@ mod tests {
         let entry = DeadEntry::of(&message(headers, topology::DEAD));
         assert_eq!((entry.reason.as_str(), entry.stage.as_str()), ("delivery_limit", "rabbitmq"));
         assert_eq!(entry.origin_exchange, topology::TELEMETRY);
-        assert_eq!(entry.origin_key, "agent.message.3");
+        assert_eq!(entry.origin_key, "agent.message", "there need not be a shard 3 any more");
         assert_eq!(entry.at.map(Timestamp::as_millis), Some(5000));
         let error = entry.error.unwrap();
         assert_eq!(error, "delivered too often from the queue platziverse.ingest");

@@ -52,15 +52,19 @@ impl Selection {
 pub struct Handled {
     /// With how many letters it was done.
     pub count: u64,
-    /// The ids of the letters that the selection has. Several letters may share one.
+    /// The ids of a selection by ids that letters have. Several letters may share one.
     pub ids: BTreeSet<String>,
     /// How many of them a replay left where they are because only their start was kept.
     pub cut: u64,
 }
 
 impl Handled {
-    fn meet(&mut self, entry: &DeadEntry) {
-        self.ids.extend(entry.id.clone());
+    /// Notes a letter that the selection has.
+    fn meet(&mut self, selection: &Selection, entry: &DeadEntry) {
+        // Of all others there may be a million, and nobody asks for them.
+        if let Selection::Ids(_) = selection {
+            self.ids.extend(entry.id.clone());
+        }
     }
 }
 
@@ -114,58 +118,96 @@ pub async fn show(connection: &Connection, id: &str) -> Result<Option<DeadMessag
 /// reason: what a client was forbidden to say must not be said for it by a replay of everything.
 /// Letters with the reason `packet_too_large` are never taken: they are the start of a message, and
 /// nobody has sent that as one.
+///
+/// A letter that RabbitMQ will not have where it came from stays, and the others go on: it reaches
+/// no queue there, or RabbitMQ closes the channel at it. That is an error once all others are sent.
 pub async fn replay(
     connection: &Connection,
     selection: &Selection,
 ) -> Result<Handled, BrokerError> {
-    let mut flight = Flight::start(connection).await?;
+    let mut replay = Replay { flight: Flight::start(connection).await?, unwanted: None };
+    let pass = async |scan: &mut Scan, handled: &mut Handled| {
+        replay.send_all(selection, scan, handled).await
+    };
+    handle(connection, "sent back", pass).await
+}
+
+/// Goes through the queue, doing what `pass` does, and puts back what that did not remove.
+async fn handle(
+    connection: &Connection,
+    how: &'static str,
+    pass: impl AsyncFnOnce(&mut Scan, &mut Handled) -> Result<(), BrokerError>,
+) -> Result<Handled, BrokerError> {
     let mut scan = Scan::start(connection).await?;
     let mut handled = Handled::default();
-    let replayed = send_all(selection, &mut flight, &mut scan, &mut handled).await;
+    let passed = pass(&mut scan, &mut handled).await;
     // Also after a failure: what was removed is removed only once its channel has been closed.
     let put_back = scan.put_back().await;
-    match replayed.and(put_back) {
+    match passed.and(put_back) {
         Ok(()) => Ok(handled),
-        Err(error) => Err(error.after(handled.count, "sent back")),
+        Err(error) => Err(error.after(handled.count, how)),
     }
 }
 
-async fn send_all(
-    selection: &Selection,
-    flight: &mut Flight,
-    scan: &mut Scan,
-    handled: &mut Handled,
-) -> Result<(), BrokerError> {
-    while let Some((message, acker)) = scan.next().await? {
-        let entry = DeadEntry::of(&message);
-        if !selection.has(&entry) {
-            continue;
+struct Replay<'a> {
+    flight: Flight<'a>,
+    /// How many letters stay for good, and why the first does.
+    unwanted: Option<(u64, BrokerError)>,
+}
+
+impl Replay<'_> {
+    async fn send_all(
+        &mut self,
+        selection: &Selection,
+        scan: &mut Scan,
+        handled: &mut Handled,
+    ) -> Result<(), BrokerError> {
+        let sent = self.send_selected(selection, scan, handled).await;
+        // Also after a failure: what is on its way may be elsewhere already.
+        let landed = self.land(scan, handled).await;
+        sent.and(landed)?;
+        match self.unwanted.take() {
+            Some((count, first)) => Err(BrokerError::Unwanted { count, source: Box::new(first) }),
+            None => Ok(()),
         }
-        handled.meet(&entry);
-        if entry.reason == Reason::PacketTooLarge.as_str() {
-            handled.cut += 1;
-        } else if selection.replays(&entry) {
-            flight.send(entry, message, acker).await?;
-            if flight.is_full() {
-                land(flight, scan, handled).await?;
+    }
+
+    async fn send_selected(
+        &mut self,
+        selection: &Selection,
+        scan: &mut Scan,
+        handled: &mut Handled,
+    ) -> Result<(), BrokerError> {
+        while let Some((message, acker)) = scan.next().await? {
+            let entry = DeadEntry::of(&message);
+            if !selection.has(&entry) {
+                continue;
+            }
+            handled.meet(selection, &entry);
+            if entry.reason == Reason::PacketTooLarge.as_str() {
+                handled.cut += 1;
+            } else if selection.replays(&entry) {
+                self.flight.send(entry, message, acker).await;
+                if self.flight.is_full() {
+                    self.land(scan, handled).await?;
+                }
             }
         }
+        Ok(())
     }
-    land(flight, scan, handled).await
-}
 
-/// Forgets the letters that RabbitMQ has confirmed elsewhere.
-async fn land(
-    flight: &mut Flight,
-    scan: &mut Scan,
-    handled: &mut Handled,
-) -> Result<(), BrokerError> {
-    let landed = flight.land().await?;
-    for acker in &landed.confirmed {
-        scan.forget(acker).await?;
-        handled.count += 1;
+    /// Forgets the letters that RabbitMQ has confirmed elsewhere.
+    async fn land(&mut self, scan: &mut Scan, handled: &mut Handled) -> Result<(), BrokerError> {
+        let landed = self.flight.land().await;
+        for acker in &landed.confirmed {
+            scan.forget(acker).await?;
+            handled.count += 1;
+        }
+        for error in landed.unwanted {
+            self.unwanted.get_or_insert((0, error)).0 += 1;
+        }
+        landed.failure.map_or(Ok(()), Err)
     }
-    landed.failure.map_or(Ok(()), Err)
 }
 
 /// Deletes dead letters.
@@ -174,14 +216,9 @@ pub async fn purge(connection: &Connection, selection: &Selection) -> Result<Han
         let count = purge_all(connection).await?;
         return Ok(Handled { count, ..Handled::default() });
     }
-    let mut scan = Scan::start(connection).await?;
-    let mut handled = Handled::default();
-    let deleted = delete_all(selection, &mut scan, &mut handled).await;
-    let put_back = scan.put_back().await;
-    match deleted.and(put_back) {
-        Ok(()) => Ok(handled),
-        Err(error) => Err(error.after(handled.count, "deleted")),
-    }
+    let pass =
+        async |scan: &mut Scan, handled: &mut Handled| delete_all(selection, scan, handled).await;
+    handle(connection, "deleted", pass).await
 }
 
 async fn delete_all(
@@ -192,7 +229,7 @@ async fn delete_all(
     while let Some((message, acker)) = scan.next().await? {
         let entry = DeadEntry::of(&message);
         if selection.has(&entry) {
-            handled.meet(&entry);
+            handled.meet(selection, &entry);
             scan.forget(&acker).await?;
             handled.count += 1;
         }

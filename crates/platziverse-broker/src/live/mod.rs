@@ -75,6 +75,9 @@ impl LiveOptions {
 
 /// An exclusive queue with its consumer on a connection of its own. After a reconnect it is made
 /// and bound anew; what was published in between is not in it.
+///
+/// A key that RabbitMQ's topic permissions do not let us bind is left out, with a warning, and asked
+/// for again every five minutes and on every new connection.
 #[derive(Debug)]
 pub struct LiveQueue;
 
@@ -99,7 +102,8 @@ pub struct LiveMessages {
 pub enum Bound {
     /// RabbitMQ has it.
     Now,
-    /// RabbitMQ did not answer in time; it is bound as soon as there is a connection.
+    /// RabbitMQ did not answer in time, or refused it or another one; it is bound as soon as there is
+    /// a connection and RabbitMQ permits it.
     Later,
 }
 

@@ -10,11 +10,12 @@ use platziverse_service::chain;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::acts::{Answers, Ends};
+use super::acts::{Answers, Ends, Unmade};
 use super::bindings::{Act, Bindings};
 use super::{Change, LiveOptions};
 use crate::connection::{Link, asked, lost, lost_by, within};
 use crate::context::RoleLatch;
+use crate::error::channel_closed;
 use crate::message::{Message, handed};
 use crate::metrics::ConsumerMetrics;
 use crate::publisher::short;
@@ -28,12 +29,18 @@ const ACK_EVERY: usize = 25;
 const ACK_WITHIN: Duration = Duration::from_millis(200);
 /// Bindings that are asked for before the first answer, about.
 const ACTS_AT_ONCE: usize = 256;
+/// How long until a key that RabbitMQ refused is asked for again.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(300);
+/// At most one log line about refused keys in this time.
+const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What belongs to one connection.
 pub(super) struct Source {
     link: Link,
     queue: ShortString,
     stream: lapin::Consumer,
+    /// Where bindings are made: RabbitMQ closes it at one that it refuses, and the consumer goes on.
+    binder: Channel,
     /// What RabbitMQ has been asked to bind and unbind, until it answers.
     changing: Option<Answers>,
     /// A message for which there was no room yet.
@@ -53,14 +60,15 @@ enum End {
 enum Step {
     Asked,
     Change(Change),
-    Changed(Result<(), BrokerError>),
+    Changed(Result<(), Unmade>),
+    AskAgain,
     Room,
     Event(Option<Event>),
     Item(Option<Result<lapin::message::Delivery, lapin::Error>>),
     AckDue,
 }
 
-async fn answered_all(changing: &mut Option<Answers>) -> Result<(), BrokerError> {
+async fn answered_all(changing: &mut Option<Answers>) -> Result<(), Unmade> {
     match changing {
         Some(answers) => answers.await,
         None => std::future::pending().await,
@@ -77,6 +85,9 @@ pub(super) struct Task {
     /// Who waits for bindings that RabbitMQ has not confirmed yet; after a lost connection it is
     /// the next one that makes them.
     waiting: Vec<oneshot::Sender<()>>,
+    /// When keys that RabbitMQ refused are asked for again.
+    ask_again: Option<Instant>,
+    refusal_logged: Option<Instant>,
     metrics: ConsumerMetrics,
     latch: RoleLatch,
     retry: Retry,
@@ -98,6 +109,8 @@ impl Task {
             listening,
             bindings,
             waiting: Vec::new(),
+            ask_again: None,
+            refusal_logged: None,
             metrics: context.metrics.consumer(options.role),
             latch: context.latch(options.role),
             retry: Retry::default(),
@@ -132,7 +145,18 @@ impl Task {
                 }
                 Step::Changed(answer) => {
                     source.changing = None;
-                    self.changed(answer)
+                    let (drain, outgoing) = (self.context.drain.clone(), self.outgoing.clone());
+                    tokio::select! {
+                        changed = self.changed(source, answer) => changed.err().map(|e| chain(&e)),
+                        () = drain.requested() => return End::Asked,
+                        () = outgoing.closed() => return End::Asked,
+                    }
+                }
+                Step::AskAgain => {
+                    self.ask_again = None;
+                    let acts = self.bindings.ask_again();
+                    self.change(source, acts);
+                    None
                 }
                 Step::Room => {
                     if let Some(message) = source.pending.take() {
@@ -141,6 +165,8 @@ impl Task {
                     }
                     None
                 }
+                // Each channel says by itself that it is closed.
+                Step::Event(Some(Event::Error(error))) if channel_closed(&error).is_some() => None,
                 Step::Event(event) => lost(event),
                 Step::Item(Some(Ok(delivery))) => {
                     self.metrics.deliveries.inc();
@@ -162,13 +188,14 @@ impl Task {
     }
 
     async fn step(&mut self, source: &mut Source) -> Step {
-        let due = source.ack_due;
+        let (due, ask) = (source.ack_due, self.ask_again.filter(|_| source.changing.is_none()));
         tokio::select! {
             () = self.context.drain.requested() => Step::Asked,
             () = self.outgoing.closed() => Step::Asked,
             Some(change) = self.orders.recv(), if source.changing.is_none() => Step::Change(change),
             answer = answered_all(&mut source.changing) => Step::Changed(answer),
             _ = self.outgoing.reserve(), if source.pending.is_some() => Step::Room,
+            () = sleep_until(ask.unwrap_or_else(Instant::now)), if ask.is_some() => Step::AskAgain,
             event = source.link.events.next() => Step::Event(event),
             item = source.stream.next(), if source.pending.is_none() => Step::Item(item),
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Step::AckDue,
@@ -184,19 +211,56 @@ impl Task {
         {
             acts.extend(self.note(next));
         }
-        let ends = self.ends(&source.link.channel, &source.queue);
+        self.change(source, acts);
+    }
+
+    fn change(&self, source: &mut Source, acts: Vec<Act>) {
+        let ends = self.ends(&source.binder, &source.queue);
         source.changing = Some(ends.carry_out(acts));
     }
 
-    /// Tells who waits; says why the connection cannot be used any more, if so.
-    fn changed(&mut self, answer: Result<(), BrokerError>) -> Option<String> {
+    /// Tells who waits, or goes on behind what RabbitMQ refuses; an error if the connection cannot
+    /// be used any more.
+    async fn changed(
+        &mut self,
+        source: &mut Source,
+        answer: Result<(), Unmade>,
+    ) -> Result<(), BrokerError> {
         match answer {
-            Ok(()) => {
-                self.tell_bound();
-                None
+            Ok(()) => self.tell_bound(),
+            Err(unmade) => {
+                let acts = self.leave_out(unmade)?;
+                source.binder = source.link.new_channel().await?;
+                self.change(source, acts);
             }
-            Err(error) => Some(chain(&error)),
         }
+        Ok(())
+    }
+
+    /// The acts behind one that RabbitMQ refuses; the error, if it is another one.
+    fn leave_out(&mut self, unmade: Unmade) -> Result<Vec<Act>, BrokerError> {
+        let Unmade { error, acts } = unmade;
+        let mut acts = acts.into_iter();
+        let refused = acts.next().filter(|_| error.is_topic_refused()).ok_or(error)?;
+        let now = Instant::now();
+        // What cannot be unbound is heard in vain, until there is another connection.
+        if let Act::Bind(key) = refused {
+            if self.refusal_logged.is_none_or(|last| now - last >= REFUSAL_LOG_INTERVAL) {
+                self.refusal_logged = Some(now);
+                tracing::warn!(
+                    key,
+                    "RabbitMQ does not let us bind {} to {key:?}, so whoever subscribes to it hears \
+                     nothing: check the topic permissions of amqp.username. It is tried again every \
+                     {ASK_AGAIN_AFTER:?}",
+                    self.options.queue
+                );
+            }
+            self.bindings.refuse(key);
+            self.ask_again.get_or_insert(now + ASK_AGAIN_AFTER);
+        }
+        // Nobody may be told that all is bound.
+        self.waiting.clear();
+        Ok(acts.collect())
     }
 
     /// Counts what is to change, and answers what follows from it.
@@ -263,9 +327,8 @@ impl Task {
 
     /// Makes, binds and consumes the queue.
     pub(super) async fn listen(&mut self, link: Link) -> Result<Source, BrokerError> {
-        let (link, queue) = self.declare(link).await?;
-        let acts = self.bindings.keys().map(|key| Act::Bind(key.to_owned())).collect();
-        self.ends(&link.channel, &queue).carry_out(acts).await?;
+        let (mut link, queue) = self.declare(link).await?;
+        let binder = self.bind_all(&mut link, &queue).await?;
         let stream = self.consume(&link.channel, &queue).await?;
         self.retry.connected();
         self.latch.ready();
@@ -275,12 +338,29 @@ impl Task {
             link,
             queue,
             stream,
+            binder,
             changing: None,
             pending: None,
             unacked: 0,
             last: None,
             ack_due: None,
         })
+    }
+
+    /// Binds the queue to all that it may be bound to; the channel that this was done on.
+    async fn bind_all(
+        &mut self,
+        link: &mut Link,
+        queue: &ShortString,
+    ) -> Result<Channel, BrokerError> {
+        let mut acts = self.bindings.bind_all();
+        loop {
+            let binder = link.new_channel().await?;
+            match self.ends(&binder, queue).carry_out(acts).await {
+                Ok(()) => return Ok(binder),
+                Err(unmade) => acts = self.leave_out(unmade)?,
+            }
+        }
     }
 
     /// Declares the queue, under another name while a lost connection still holds its own.

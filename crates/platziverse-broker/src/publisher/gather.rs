@@ -1,17 +1,19 @@
 //! What waits, what is on its way, and what is next: pure, with the time as an argument.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::mem;
+use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use bytes::{Bytes, BytesMut};
+use backon::{BackoffBuilder, ExponentialBuilder};
+use bytes::Bytes;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::lane::{Lane, Outgoing};
+use super::pending::{LaneState, Place, State};
 
-/// What an entry costs beside its line: its own fields, and small change of the allocator.
-const ENTRY_OVERHEAD: usize = 128;
+/// RabbitMQ closes the channel at a message as soon as it has read it: after so long, it has not.
+const PASSED_AFTER: Duration = Duration::from_secs(5);
 
 /// The bounds of a [`Gather`].
 #[derive(Clone, Copy, Debug)]
@@ -35,13 +37,16 @@ pub(crate) struct Waits {
     pub(crate) refused: ExponentialBuilder,
     /// After a parcel at which RabbitMQ closed the channel.
     pub(crate) culprit: ExponentialBuilder,
+    /// Between a parcel at which RabbitMQ closed the channel and the next attempt with one at which
+    /// it did before, whatever their lanes.
+    pub(crate) between_culprits: Duration,
 }
 
 /// Names one parcel on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Ticket {
-    lane: u64,
-    flight: u64,
+    pub(super) lane: u64,
+    pub(super) flight: u64,
 }
 
 /// One AMQP message to send.
@@ -61,6 +66,8 @@ pub(crate) struct Culprit {
     pub(crate) id: Uuid,
     pub(crate) bytes: usize,
     pub(crate) records: usize,
+    /// Whether its lane had none before.
+    pub(crate) is_new: bool,
 }
 
 /// Lines whose outcome is known, in the order of publishing.
@@ -84,65 +91,33 @@ pub(crate) struct Gather<R> {
     waits: Waits,
     names: HashMap<Lane, u64>,
     lanes: HashMap<u64, LaneState<R>>,
-    /// Lanes with something to send now, by the age of its oldest line.
-    ready: BTreeMap<u64, u64>,
+    /// Lanes with something to send now.
+    ready: BTreeMap<Place, u64>,
     /// Lanes that wait before they try again.
     held: BTreeSet<(Instant, u64)>,
     next: u64,
     in_flight: usize,
-    /// Whether what is on its way is a suspect, which goes alone.
-    on_trial: bool,
-    /// Lanes whose oldest parcel is one at which RabbitMQ closes the channel.
+    /// What was sent last, until RabbitMQ is past it, and so, since it takes messages in order, past
+    /// all that was sent before.
+    last: Option<Last>,
+    /// The youngest line's number when the channel was opened.
+    opened_at: Option<u64>,
+    /// Lanes with a parcel at which RabbitMQ closes the channel.
     culprits: usize,
+    /// When one of them may be tried again.
+    next_attempt: Option<Instant>,
+    /// The room that lanes take which are held up.
+    held_up: usize,
+    /// Lanes that began to be held up, or no longer are.
+    turned: Vec<(Lane, bool)>,
 }
 
-#[derive(Debug)]
-struct LaneState<R> {
-    lane: Lane,
-    waiting: VecDeque<Entry<R>>,
-    flights: VecDeque<Flight<R>>,
-    /// Flights that await a confirm.
-    sent: usize,
-    /// There since RabbitMQ refused a flight, until it takes one.
-    retry: Option<ExponentialBackoff>,
-    /// Whether RabbitMQ closes the channel at the first flight that is to be sent.
-    culprit: bool,
-    held_until: Option<Instant>,
-    /// The key under which the lane is in `ready`.
-    listed: Option<u64>,
-}
-
-#[derive(Debug)]
-struct Entry<R> {
-    sequence: u64,
-    id: Uuid,
-    line: Bytes,
-    receipt: R,
-}
-
-#[derive(Debug)]
-struct Flight<R> {
-    number: u64,
-    sequence: u64,
-    id: Uuid,
-    body: Bytes,
-    receipts: Vec<R>,
-    cost: usize,
-    state: State,
-    /// Whether it was on its way when RabbitMQ closed the channel.
-    suspect: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    ToSend,
-    Sent,
-    Confirmed,
-}
-
-/// The room that a line takes: all of it if it is larger than that.
-pub(crate) fn cost(line: &Bytes, capacity: usize) -> usize {
-    (line.len() + ENTRY_OVERHEAD).min(capacity)
+#[derive(Clone, Copy, Debug)]
+struct Last {
+    ticket: Ticket,
+    at: Instant,
+    /// Whether it is a suspect, with which nothing else is sent.
+    on_trial: bool,
 }
 
 impl<R> Gather<R> {
@@ -156,8 +131,12 @@ impl<R> Gather<R> {
             held: BTreeSet::new(),
             next: 0,
             in_flight: 0,
-            on_trial: false,
+            last: None,
+            opened_at: None,
             culprits: 0,
+            next_attempt: None,
+            held_up: 0,
+            turned: Vec::new(),
         }
     }
 
@@ -171,23 +150,36 @@ impl<R> Gather<R> {
         self.culprits > 0
     }
 
-    /// When a held lane may try again.
+    /// When there may be more to send although nothing happens.
     pub(crate) fn next_wake(&self) -> Option<Instant> {
-        self.held.first().map(|(until, _)| *until)
+        let held = self.held.first().map(|(until, _)| *until);
+        let waits_for = match self.last {
+            Some(last) => Some(last.at + PASSED_AFTER),
+            None if self.is_full() => None,
+            None => self.first_suspect().and_then(|(place, _)| self.not_before(place)),
+        };
+        [held, waits_for].into_iter().flatten().min()
+    }
+
+    /// The room that lanes take which RabbitMQ refuses, or closes the channel at.
+    pub(crate) fn held_up(&self) -> usize {
+        self.held_up
+    }
+
+    /// Which lanes began to be held up (true) since this was asked last, and which no longer are.
+    pub(crate) fn turned(&mut self) -> impl ExactSizeIterator<Item = (Lane, bool)> {
+        self.turned.drain(..)
     }
 
     /// Adds a line at the end of its lane.
     pub(crate) fn push(&mut self, outgoing: Outgoing<R>) {
-        let Outgoing { lane, id, line, receipt } = outgoing;
         let sequence = self.number();
-        let number = match self.names.get(&lane) {
+        let number = match self.names.get(&outgoing.lane) {
             Some(number) => *number,
-            None => self.open(lane),
+            None => self.open(outgoing.lane.clone()),
         };
         let Some(state) = self.lanes.get_mut(&number) else { return };
-        let first = state.waiting.is_empty();
-        state.waiting.push_back(Entry { sequence, id, line, receipt });
-        if first {
+        if state.push(sequence, outgoing, &self.limits) || state.counted.is_some() {
             self.list(number);
         }
     }
@@ -204,27 +196,52 @@ impl<R> Gather<R> {
         self.next
     }
 
-    /// The next parcel: of the lanes that may send, the one whose oldest line is oldest. A suspect
-    /// waits until nothing is on its way, and then nothing else goes until it is answered.
+    /// The next parcel: of the lanes that may send, the one whose oldest line is oldest. Once all
+    /// that was there when the channel was opened is on its way, suspects go: each when RabbitMQ is
+    /// past everything before it, and nothing else until RabbitMQ is past it, too.
     pub(crate) fn take(&mut self, now: Instant) -> Option<Parcel> {
         self.release(now);
-        if self.on_trial || self.in_flight >= self.limits.in_flight {
+        if let Some(last) = self.last
+            && last.at + PASSED_AFTER <= now
+        {
+            self.pass(last.ticket);
+        }
+        if self.is_full() || self.last.is_some_and(|last| last.on_trial) {
             return None;
         }
-        let (_, number) = self.ready.first_key_value()?;
-        let number = *number;
+        let (number, on_trial) = self.choose(now)?;
         let flight = self.number();
-        let state = self.lanes.get_mut(&number)?;
-        let next = state.flights.iter().find(|flight| flight.state == State::ToSend);
-        let suspect = next.is_some_and(|flight| flight.suspect);
-        if suspect && self.in_flight > 0 {
-            return None;
-        }
-        self.on_trial = suspect;
-        let parcel = state.take(number, flight, &self.limits)?;
+        let parcel = self.lanes.get_mut(&number)?.take(number, flight, &self.limits)?;
+        self.last = Some(Last { ticket: parcel.ticket, at: now, on_trial });
         self.in_flight += 1;
         self.list(number);
         Some(parcel)
+    }
+
+    fn is_full(&self) -> bool {
+        self.in_flight >= self.limits.in_flight
+    }
+
+    /// The lane whose turn it is, and whether what it sends goes on trial.
+    fn choose(&mut self, now: Instant) -> Option<(u64, bool)> {
+        let opened_at = *self.opened_at.get_or_insert(self.next);
+        let due = |place| self.not_before(place).is_none_or(|time| time <= now);
+        let suspect = self.first_suspect().filter(|(place, _)| due(*place));
+        if let Some((Place::Healthy(age), number)) = self.ready.first_key_value()
+            && (suspect.is_none() || *age <= opened_at)
+        {
+            return Some((*number, false));
+        }
+        suspect.filter(|_| self.last.is_none()).map(|(_, number)| (number, true))
+    }
+
+    fn first_suspect(&self) -> Option<(Place, u64)> {
+        let (place, number) = self.ready.range(Place::Suspect(0)..).next()?;
+        Some((*place, *number))
+    }
+
+    fn not_before(&self, place: Place) -> Option<Instant> {
+        self.next_attempt.filter(|_| matches!(place, Place::Culprit(_)))
     }
 
     fn release(&mut self, now: Instant) {
@@ -243,15 +260,11 @@ impl<R> Gather<R> {
     /// not.
     pub(crate) fn confirmed(&mut self, ticket: Ticket) -> Settled<R> {
         let mut settled = Settled::default();
-        let Some(state) = self.lanes.get_mut(&ticket.lane) else { return settled };
-        if !state.land(ticket.flight, State::Confirmed) {
-            return settled;
+        let Some(state) = self.land(ticket, State::Confirmed) else { return settled };
+        if !state.culprit {
+            state.retry = None;
         }
-        state.retry = None;
-        self.culprits -= usize::from(mem::take(&mut state.culprit));
         state.settle(&mut settled);
-        self.in_flight -= 1;
-        self.on_trial = false;
         self.list(ticket.lane);
         self.close_if_empty(ticket.lane);
         settled
@@ -259,14 +272,30 @@ impl<R> Gather<R> {
 
     /// Notes that RabbitMQ refused a parcel. Its lane waits, then tries the same parcel again.
     pub(crate) fn refused(&mut self, ticket: Ticket, now: Instant) {
-        let Some(state) = self.lanes.get_mut(&ticket.lane) else { return };
-        if !state.land(ticket.flight, State::ToSend) {
-            return;
+        let refused = self.waits.refused;
+        let Some(state) = self.land(ticket, State::ToSend) else { return };
+        state.retry.get_or_insert_with(|| refused.build());
+        self.hold(ticket.lane, now);
+    }
+
+    /// Notes the answer to a parcel; its lane, if it was on its way.
+    fn land(&mut self, ticket: Ticket, to: State) -> Option<&mut LaneState<R>> {
+        let landed = self.lanes.get_mut(&ticket.lane)?.land(ticket.flight, to);
+        if !landed {
+            return None;
         }
         self.in_flight -= 1;
-        self.on_trial = false;
-        state.retry.get_or_insert_with(|| self.waits.refused.build());
-        self.hold(ticket.lane, now);
+        self.pass(ticket);
+        self.lanes.get_mut(&ticket.lane)
+    }
+
+    /// Notes that RabbitMQ has not closed the channel at a parcel, whatever becomes of it.
+    fn pass(&mut self, ticket: Ticket) {
+        self.last = self.last.filter(|last| last.ticket != ticket);
+        if let Some(state) = self.lanes.get_mut(&ticket.lane) {
+            self.culprits -= usize::from(state.acquit(ticket.flight));
+        }
+        self.list(ticket.lane);
     }
 
     /// Has a lane wait, unless it waits already.
@@ -282,37 +311,56 @@ impl<R> Gather<R> {
     }
 
     /// Notes that RabbitMQ has closed the channel, as it does at a message that is too large for it
-    /// or that the user may not publish. Whatever was on its way is suspected, and goes alone from
-    /// now on. If it was one parcel and the error is about a message (`proven`), it is the culprit:
-    /// its lane waits longer and longer, and it is named.
+    /// or that the user may not publish. What was on trial is suspected, else whatever was on its
+    /// way, and goes alone from now on. If it was one parcel and the error is about a message
+    /// (`proven`), it is the culprit: its lane waits longer and longer, and it is named.
     pub(crate) fn closed(&mut self, proven: bool, now: Instant) -> Option<Culprit> {
-        let mut on_its_way = Vec::new();
-        for (number, state) in &mut self.lanes {
-            on_its_way.extend(state.suspect().map(|culprit| (*number, culprit)));
+        let suspects = self.suspects();
+        for ticket in &suspects {
+            let turn = self.number();
+            if let Some(state) = self.lanes.get_mut(&ticket.lane) {
+                state.suspect(ticket.flight, turn);
+            }
         }
         self.lost();
-        match <[_; 1]>::try_from(on_its_way) {
-            Ok([(number, culprit)]) if proven => {
-                self.convict(number, now);
-                Some(culprit)
-            }
+        match suspects.as_slice() {
+            [ticket] if proven => self.convict(*ticket, now),
             _ => None,
         }
     }
 
-    fn convict(&mut self, number: u64, now: Instant) {
-        let Some(state) = self.lanes.get_mut(&number) else { return };
-        if !mem::replace(&mut state.culprit, true) {
+    /// At what RabbitMQ may have closed the channel, oldest first.
+    fn suspects(&self) -> Vec<Ticket> {
+        if let Some(last) = self.last.filter(|last| last.on_trial) {
+            return vec![last.ticket];
+        }
+        let mut sent = Vec::with_capacity(self.in_flight);
+        for (lane, state) in &self.lanes {
+            let flights = state.on_the_way();
+            sent.extend(flights.map(|(age, flight)| (age, Ticket { lane: *lane, flight })));
+        }
+        sent.sort_unstable();
+        sent.into_iter().map(|(_, ticket)| ticket).collect()
+    }
+
+    fn convict(&mut self, ticket: Ticket, now: Instant) -> Option<Culprit> {
+        let state = self.lanes.get_mut(&ticket.lane)?;
+        let is_new = !mem::replace(&mut state.culprit, true);
+        if is_new {
             state.retry = Some(self.waits.culprit.build());
             self.culprits += 1;
         }
-        self.hold(number, now);
+        let culprit = state.culprit(ticket.flight, is_new);
+        self.next_attempt = Some(now + self.waits.between_culprits);
+        self.hold(ticket.lane, now);
+        culprit
     }
 
     /// Notes that the connection is gone: what was on its way is to be sent again, in order.
     pub(crate) fn lost(&mut self) {
         self.in_flight = 0;
-        self.on_trial = false;
+        self.last = None;
+        self.opened_at = None;
         let numbers: Vec<u64> = self.lanes.keys().copied().collect();
         for number in numbers {
             if let Some(state) = self.lanes.get_mut(&number) {
@@ -342,9 +390,17 @@ impl<R> Gather<R> {
         }
     }
 
-    /// Puts the lane where it belongs in `ready`.
+    /// Puts the lane where it belongs in `ready`, and counts it if it is held up.
     fn list(&mut self, number: u64) {
         let Some(state) = self.lanes.get_mut(&number) else { return };
+        let (was, is) = (state.counted, state.held_up());
+        if was != is {
+            state.counted = is;
+            self.held_up = self.held_up + is.unwrap_or_default() - was.unwrap_or_default();
+            if was.is_some() != is.is_some() {
+                self.turned.push((state.lane.clone(), is.is_some()));
+            }
+        }
         let head = state.head(&self.limits);
         if head == state.listed {
             return;
@@ -354,135 +410,6 @@ impl<R> Gather<R> {
         }
         if let Some(head) = head {
             self.ready.insert(head, number);
-        }
-    }
-}
-
-impl<R> LaneState<R> {
-    fn new(lane: Lane) -> Self {
-        Self {
-            lane,
-            waiting: VecDeque::new(),
-            flights: VecDeque::new(),
-            sent: 0,
-            retry: None,
-            culprit: false,
-            held_until: None,
-            listed: None,
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.flights.is_empty()
-    }
-
-    /// The age of the oldest line that may be sent now.
-    fn head(&self, limits: &Limits) -> Option<u64> {
-        // A lane that was refused feels its way with one parcel.
-        let window = if self.retry.is_some() { 1 } else { limits.window };
-        if self.held_until.is_some() || self.sent >= window {
-            return None;
-        }
-        if let Some(flight) = self.flights.iter().find(|flight| flight.state == State::ToSend) {
-            return Some(flight.sequence);
-        }
-        // Confirmed flights behind an unconfirmed one count: they hold memory.
-        let room = self.flights.len() < limits.window;
-        self.waiting.front().filter(|_| room).map(|entry| entry.sequence)
-    }
-
-    fn take(&mut self, lane: u64, number: u64, limits: &Limits) -> Option<Parcel> {
-        let at = match self.flights.iter().position(|flight| flight.state == State::ToSend) {
-            Some(at) => at,
-            None => {
-                let flight = self.gather(number, limits)?;
-                self.flights.push_back(flight);
-                self.flights.len() - 1
-            }
-        };
-        let flight = self.flights.get_mut(at)?;
-        flight.state = State::Sent;
-        self.sent += 1;
-        Some(Parcel {
-            ticket: Ticket { lane, flight: flight.number },
-            lane: self.lane.clone(),
-            id: flight.id,
-            body: flight.body.clone(),
-            records: flight.receipts.len(),
-        })
-    }
-
-    /// Makes one parcel of the oldest waiting lines.
-    fn gather(&mut self, number: u64, limits: &Limits) -> Option<Flight<R>> {
-        let most = if self.lane.is_alone() { 1 } else { limits.batch_records.max(1) };
-        let (mut count, mut bytes, mut total) = (0, 0, 0);
-        for entry in self.waiting.iter().take(most) {
-            if count > 0 && bytes + entry.line.len() > limits.batch_bytes {
-                break;
-            }
-            count += 1;
-            bytes += entry.line.len();
-            total += cost(&entry.line, limits.capacity);
-        }
-        let first = self.waiting.front()?;
-        let (sequence, id) = (first.sequence, first.id);
-        let body = if count == 1 { first.line.clone() } else { self.join(count, bytes) };
-        let receipts = self.waiting.drain(..count).map(|entry| entry.receipt).collect();
-        let (cost, state) = (total, State::ToSend);
-        Some(Flight { number, sequence, id, body, receipts, cost, state, suspect: false })
-    }
-
-    fn join(&self, count: usize, bytes: usize) -> Bytes {
-        let mut body = BytesMut::with_capacity(bytes);
-        for entry in self.waiting.iter().take(count) {
-            body.extend_from_slice(&entry.line);
-        }
-        body.freeze()
-    }
-
-    /// Notes the answer for a flight; false if there is no such flight on its way.
-    fn land(&mut self, number: u64, state: State) -> bool {
-        let on_its_way =
-            |flight: &&mut Flight<R>| flight.number == number && flight.state == State::Sent;
-        let Some(flight) = self.flights.iter_mut().find(on_its_way) else { return false };
-        flight.state = state;
-        self.sent -= 1;
-        true
-    }
-
-    fn settle(&mut self, settled: &mut Settled<R>) {
-        while let Some(flight) = self.flights.pop_front_if(|f| f.state == State::Confirmed) {
-            settled.cost += flight.cost;
-            settled.receipts.extend(flight.receipts);
-        }
-    }
-
-    /// Suspects what is on its way.
-    fn suspect(&mut self) -> impl Iterator<Item = Culprit> {
-        let lane = &self.lane;
-        let sent = self.flights.iter_mut().filter(|flight| flight.state == State::Sent);
-        sent.map(|flight| {
-            flight.suspect = true;
-            let (bytes, records) = (flight.body.len(), flight.receipts.len());
-            Culprit { lane: lane.clone(), id: flight.id, bytes, records }
-        })
-    }
-
-    fn recall(&mut self) {
-        self.sent = 0;
-        for flight in self.flights.iter_mut().filter(|flight| flight.state == State::Sent) {
-            flight.state = State::ToSend;
-        }
-    }
-
-    fn give_up(self, capacity: usize, settled: &mut Settled<R>) {
-        for flight in self.flights {
-            settled.cost += flight.cost;
-            settled.receipts.extend(flight.receipts);
-        }
-        for entry in self.waiting {
-            settled.cost += cost(&entry.line, capacity);
-            settled.receipts.push(entry.receipt);
         }
     }
 }

@@ -1,7 +1,6 @@
-use std::time::Duration;
-
 use proptest::prelude::*;
 
+use super::super::pending::ENTRY_OVERHEAD;
 use super::*;
 
 const LIMITS: Limits =
@@ -14,7 +13,8 @@ fn gather(limits: Limits) -> Gather<u32> {
             .with_max_delay(Duration::from_secs(5))
             .without_max_times()
     };
-    Gather::new(limits, Waits { refused: from(50), culprit: from(1_000) })
+    let between_culprits = Duration::from_secs(3);
+    Gather::new(limits, Waits { refused: from(50), culprit: from(1_000), between_culprits })
 }
 
 fn lane(name: &str) -> Lane {
@@ -114,6 +114,12 @@ fn a_refusal_holds_its_lane_only() {
     assert_eq!(body(&gather.take(much_later).unwrap()), "line 0002\n");
 }
 
+/// Names the lanes of the parcels that may be sent now.
+fn names(gather: &mut Gather<u32>, now: Instant) -> Vec<String> {
+    let parcels = std::iter::from_fn(|| gather.take(now));
+    parcels.map(|parcel| parcel.lane.routing_key().to_owned()).collect()
+}
+
 #[test]
 fn what_closes_the_channel_is_found_and_held_alone() {
     let (mut gather, now) = (gather(LIMITS), Instant::now());
@@ -135,26 +141,135 @@ fn what_closes_the_channel_is_found_and_held_alone() {
     assert_eq!(gather.take(now).unwrap().id, bad.id);
     let culprit = gather.closed(true, now).unwrap();
     assert_eq!((culprit.lane, culprit.id), (b.clone(), bad.id));
-    assert_eq!((culprit.bytes, culprit.records), (10, 1));
+    assert_eq!((culprit.bytes, culprit.records, culprit.is_new), (10, 1, true));
     assert!(gather.has_culprits());
 
     // Its lane waits, the other does not.
     push(&mut gather, &a, 4);
     let other = gather.take(now).unwrap();
     assert_eq!(body(&other), "line 0004\n");
-    let later = gather.next_wake().unwrap();
-    assert_eq!((later - now).as_millis(), 1_000);
+    assert!(gather.take(now + Duration::from_secs(1)).is_none(), "there are 3 s in between");
+    let later = now + Duration::from_secs(3);
     assert!(gather.take(later).is_none(), "a suspect goes alone");
     assert_eq!(gather.confirmed(other.ticket).receipts, [4]);
+    assert_eq!(gather.next_wake(), Some(later));
     assert_eq!(gather.take(later).unwrap().id, bad.id);
-    assert!(gather.closed(true, later).is_some());
-    assert_eq!((gather.next_wake().unwrap() - later).as_millis(), 2_000);
+    assert!(!gather.closed(true, later).unwrap().is_new);
 
-    let at_last = later + Duration::from_secs(2);
+    let at_last = later + Duration::from_secs(3);
     let taken = gather.take(at_last).unwrap();
     assert_eq!(gather.confirmed(taken.ticket).receipts, [2]);
     assert!(!gather.has_culprits());
     assert_eq!(body(&gather.take(at_last).unwrap()), "line 0003\n");
+}
+
+#[test]
+fn many_culprits_are_tried_in_turn_with_time_between_them() {
+    let (mut gather, mut now) = (gather(LIMITS), Instant::now());
+    let (good, bad) = (lane("good"), ["a", "b", "c"].map(lane));
+    for (number, lane) in (1..).zip(&bad) {
+        push(&mut gather, lane, number);
+        gather.take(now).unwrap();
+    }
+    assert_eq!(gather.closed(true, now), None);
+    for number in 10..13 {
+        // While they are found, what is there when the channel opens goes first.
+        push(&mut gather, &good, number);
+        let healthy = gather.take(now).unwrap();
+        assert_eq!(healthy.lane, good);
+        push(&mut gather, &good, 100 + number);
+        assert!(gather.take(now).is_none(), "the next suspect goes alone");
+        assert_eq!(gather.confirmed(healthy.ticket).receipts, [number]);
+        assert!(bad.contains(&gather.take(now).unwrap().lane));
+        assert!(gather.closed(true, now).unwrap().is_new);
+        let healthy = gather.take(now).unwrap();
+        assert_eq!(gather.confirmed(healthy.ticket).receipts, [100 + number]);
+        gather.lost();
+    }
+    let mut tried = Vec::new();
+    for _ in 0..6 {
+        // All have waited for long, and one is tried.
+        now += Duration::from_secs(20);
+        tried.extend(names(&mut gather, now));
+        assert!(!gather.closed(true, now).unwrap().is_new);
+        assert!(names(&mut gather, now + Duration::from_millis(2_999)).is_empty());
+    }
+    assert_eq!(tried, ["a", "b", "c", "a", "b", "c"]);
+
+    // Taken at last, they go one after the other.
+    now += Duration::from_secs(20);
+    for key in ["a", "b", "c"] {
+        let parcel = gather.take(now).unwrap();
+        assert_eq!(parcel.lane.routing_key(), key);
+        gather.confirmed(parcel.ticket);
+    }
+    assert!(gather.is_empty() && !gather.has_culprits());
+}
+
+#[test]
+fn what_is_not_answered_is_suspected_no_longer_and_stops_nobody() {
+    let (mut gather, now) = (gather(LIMITS), Instant::now());
+    let (silent, other) = (lane("silent"), lane("other"));
+    push(&mut gather, &silent, 1);
+    push(&mut gather, &other, 2);
+    gather.take(now).unwrap();
+    gather.take(now).unwrap();
+    gather.closed(true, now);
+    assert_eq!(names(&mut gather, now), ["silent"]);
+    let passed = gather.next_wake().unwrap();
+    assert_eq!(passed, now + PASSED_AFTER);
+    // With the silent one still on its way, the other is found guilty.
+    assert_eq!(names(&mut gather, passed), ["other"]);
+    assert_eq!(gather.closed(true, passed).unwrap().lane, other);
+    push(&mut gather, &lane("third"), 3);
+    let mut later = passed + Duration::from_secs(9);
+    assert_eq!(names(&mut gather, later), ["silent", "third"], "no trial yet");
+    later += PASSED_AFTER;
+    assert_eq!(names(&mut gather, later), ["other"]);
+    // It ends also if it is not answered.
+    push(&mut gather, &lane("fourth"), 4);
+    assert!(names(&mut gather, later).is_empty());
+    assert_eq!(names(&mut gather, later + PASSED_AFTER), ["fourth"]);
+    assert!(!gather.has_culprits());
+    gather.lost();
+    let order = names(&mut gather, later + PASSED_AFTER);
+    assert_eq!(order, ["silent", "other", "third", "fourth"], "nobody is suspected");
+}
+
+#[test]
+fn a_refusal_proves_that_a_message_closes_no_channel() {
+    let (mut gather, now) = (gather(LIMITS), Instant::now());
+    push(&mut gather, &lane("a"), 1);
+    gather.take(now).unwrap();
+    assert!(gather.closed(true, now).is_some());
+    let later = gather.next_wake().unwrap();
+    let again = gather.take(later + Duration::from_secs(3)).unwrap();
+    gather.refused(again.ticket, later);
+    assert!(!gather.has_culprits());
+    assert_eq!((gather.next_wake().unwrap() - later).as_millis(), 50, "as after any refusal");
+    push(&mut gather, &lane("b"), 2);
+    assert_eq!(names(&mut gather, later + Duration::from_secs(1)), ["a", "b"]);
+}
+
+#[test]
+fn what_lanes_take_that_are_held_up_is_known() {
+    let (mut gather, now) = (gather(LIMITS), Instant::now());
+    let (a, each) = (lane("a"), 10 + ENTRY_OVERHEAD);
+    push(&mut gather, &a, 1);
+    let parcel = gather.take(now).unwrap();
+    assert_eq!((gather.turned().count(), gather.held_up()), (0, 0));
+    gather.refused(parcel.ticket, now);
+    push(&mut gather, &a, 2);
+    push(&mut gather, &lane("b"), 3);
+    assert_eq!(gather.turned().collect::<Vec<_>>(), [(a.clone(), true)]);
+    assert_eq!(gather.held_up(), 2 * each);
+    let later = now + Duration::from_secs(1);
+    gather.take(later).unwrap();
+    gather.confirmed(parcel.ticket);
+    assert_eq!((gather.turned().count(), gather.held_up()), (0, each), "one still waits");
+    gather.take(later).unwrap();
+    assert_eq!(gather.turned().collect::<Vec<_>>(), [(a, false)]);
+    assert_eq!(gather.held_up(), 0);
 }
 
 #[test]
@@ -282,7 +397,8 @@ impl World {
                 self.gather.lost();
             }
             Step::Close(proven) => {
-                let single = self.on_the_way.len() == 1;
+                let on_trial = self.gather.last.is_some_and(|last| last.on_trial);
+                let single = on_trial || self.on_the_way.len() == 1;
                 let culprit = self.gather.closed(*proven, self.now);
                 assert_eq!(culprit.is_some(), single && *proven);
                 self.on_the_way.clear();
@@ -307,8 +423,7 @@ impl World {
     }
 
     fn check(&self) {
-        let most = if self.gather.on_trial { 1 } else { LIMITS.in_flight };
-        assert!(self.on_the_way.len() <= most);
+        assert!(self.on_the_way.len() <= LIMITS.in_flight);
         for lane in &self.lanes {
             let count = self.on_the_way.iter().filter(|parcel| parcel.lane == *lane).count();
             assert!(count <= LIMITS.window);
@@ -333,7 +448,8 @@ impl World {
         assert_eq!(self.taken_in, self.given_back);
         assert!(self.gather.ready.is_empty() && self.gather.held.is_empty());
         assert!(self.gather.names.is_empty() && self.gather.in_flight == 0);
-        assert!(!self.gather.has_culprits() && !self.gather.on_trial);
+        assert!(!self.gather.has_culprits() && self.gather.last.is_none());
+        assert_eq!(self.gather.held_up, 0);
     }
 }
 

@@ -30,6 +30,11 @@ struct Spec {
 }
 
 impl Lane {
+    /// The kind of what goes to subscribers.
+    pub(crate) const MESSAGE: &str = "message";
+    /// The kind of dead letters.
+    pub(crate) const DEAD: &str = "dead";
+
     /// A lane to `exchange` under `routing_key`; `kind` becomes the property `type`. A message
     /// that reaches no queue is an error. Names are cut at 255 bytes (AMQP 0-9-1, shortstr).
     pub fn new(exchange: &str, routing_key: &str, kind: &str) -> Self {
@@ -45,7 +50,7 @@ impl Lane {
 
     /// A lane to the subscribers of the topic whose key is `routing_key`.
     pub fn live(routing_key: &str) -> Self {
-        Self::new(topology::LIVE, routing_key, "message").optional()
+        Self::new(topology::LIVE, routing_key, Self::MESSAGE).optional()
     }
 
     /// The lane of heartbeats.
@@ -55,7 +60,8 @@ impl Lane {
 
     /// The lane of dead letters like `letter`.
     pub fn dead(letter: &DeadLetter<'_>) -> Self {
-        Self::new(topology::DEAD, letter.reason.as_str(), "dead").with_headers(letter.headers())
+        let lane = Self::new(topology::DEAD, letter.reason.as_str(), Self::DEAD);
+        lane.with_headers(letter.headers())
     }
 
     /// The same lane of dead letters that were published by `app_id`: a replay names it again.

@@ -1,10 +1,8 @@
 //! Why a connection cannot be used any more, and whether a message is to blame.
 
-use lapin::ErrorKind;
-
 use super::gather::Culprit;
 use crate::connection::lost_by;
-use crate::error;
+use crate::error::{Closed, NOT_FOUND, channel_closed};
 
 /// Why a connection cannot be used any more.
 pub(super) struct Loss {
@@ -29,16 +27,13 @@ impl Loss {
     }
 
     pub(super) fn by(error: &lapin::Error) -> Self {
-        let at = match error.kind() {
-            _ if error::is_soft(error) => LostAt::Message,
-            ErrorKind::InvalidChannelState(..) => LostAt::Channel,
-            _ => LostAt::Connection,
+        let at = match channel_closed(error) {
+            None => LostAt::Connection,
+            // An exchange that is missing is declared again: the message is not to blame.
+            Some(Closed::Somehow | Closed::By(NOT_FOUND)) => LostAt::Channel,
+            Some(Closed::By(_)) => LostAt::Message,
         };
-        let why = match at {
-            LostAt::Connection => lost_by(error),
-            LostAt::Channel | LostAt::Message => format!("RabbitMQ closed the channel: {error}"),
-        };
-        Self { why, at }
+        Self { why: lost_by(error), at }
     }
 }
 
@@ -50,4 +45,32 @@ pub(super) fn accusation(culprit: &Culprit, why: &str) -> String {
         "{why}, at a message of {bytes} bytes to {exchange} under {key:?}, which is kept and tried \
          again; check max_message_size, and the permissions of amqp.username"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use lapin::protocol::{AMQPError, AMQPErrorKind, AMQPHardError, AMQPSoftError};
+    use lapin::{ChannelState, ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn what_the_fault_lies_in() {
+        let protocol =
+            |kind: AMQPErrorKind| ErrorKind::ProtocolError(AMQPError::new(kind, "because".into()));
+        let soft = |error| protocol(AMQPErrorKind::Soft(error));
+        let closed = ErrorKind::InvalidChannelState(ChannelState::Closed, "closed");
+        let hard = protocol(AMQPErrorKind::Hard(AMQPHardError::CONNECTIONFORCED));
+        for (kind, at, words) in [
+            (soft(AMQPSoftError::ACCESSREFUSED), LostAt::Message, "RabbitMQ closed the channel: "),
+            (soft(AMQPSoftError::PRECONDITIONFAILED), LostAt::Message, "RabbitMQ closed"),
+            (soft(AMQPSoftError::NOTFOUND), LostAt::Channel, "RabbitMQ closed the channel: "),
+            (closed, LostAt::Channel, "RabbitMQ closed the channel: "),
+            (hard, LostAt::Connection, "the connection was lost: "),
+        ] {
+            let loss = Loss::by(&kind.into());
+            assert_eq!(loss.at, at);
+            assert!(loss.why.starts_with(words), "{}", loss.why);
+        }
+    }
 }

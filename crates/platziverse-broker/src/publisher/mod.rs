@@ -7,18 +7,21 @@ mod gather;
 mod lane;
 mod loss;
 mod parcel;
+mod pending;
+mod room;
 mod task;
 
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 pub(crate) use lane::short;
 pub use lane::{LINE_BYTES_MAX, Lane, Outcome, Outgoing, Receipt, TelemetryLanes};
 
+use self::room::{NoRoom, Room};
 use crate::connection::Link;
 use crate::{BrokerError, Context};
 
@@ -33,7 +36,8 @@ pub struct PublisherOptions {
     pub batch_bytes: usize,
     /// AMQP messages of one lane that may await their confirms.
     pub window: usize,
-    /// Bytes of lines that are held; beyond it, [`Publisher::publish`] waits.
+    /// Bytes of lines that are held; beyond it, [`Publisher::publish`] waits. Lanes that RabbitMQ
+    /// refuses, or closes the channel at, may have half of them.
     pub buffer_bytes: usize,
 }
 
@@ -41,9 +45,8 @@ pub struct PublisherOptions {
 /// dropped and everything is confirmed, or when the process's end is forced.
 pub struct Publisher<R> {
     lines: mpsc::UnboundedSender<Outgoing<R>>,
-    /// The bytes that may still be taken in; what bounds `lines`.
-    room: Arc<Semaphore>,
-    capacity: usize,
+    /// What bounds `lines`.
+    room: Arc<Room>,
 }
 
 /// A line that was not taken in.
@@ -57,7 +60,7 @@ pub struct Unsent<R> {
 /// Why a line was not taken in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnsentReason {
-    /// No room; only from [`Publisher::try_publish`].
+    /// No room, or none for that lane; only from [`Publisher::try_publish`].
     #[error("the publisher is full")]
     Full,
     /// Longer than [`LINE_BYTES_MAX`].
@@ -68,16 +71,24 @@ pub enum UnsentReason {
     Closed,
 }
 
+impl From<NoRoom> for UnsentReason {
+    fn from(none: NoRoom) -> Self {
+        match none {
+            NoRoom::Now => Self::Full,
+            NoRoom::Ever => Self::Closed,
+        }
+    }
+}
+
 impl<R: Receipt> Publisher<R> {
     /// Connects, declares the topology and begins. Later it reconnects by itself, but what is wrong
     /// at the start is the caller's to tell.
     pub async fn start(context: &Context, options: PublisherOptions) -> Result<Self, BrokerError> {
         let link = Link::open_first(context).await?;
         let (lines, incoming) = mpsc::unbounded_channel();
-        let capacity = options.buffer_bytes.clamp(1, Semaphore::MAX_PERMITS);
-        let room = Arc::new(Semaphore::new(capacity));
-        let publisher = Self { lines, room: Arc::clone(&room), capacity };
-        let task = task::Task::new(context, options, incoming, task::Room::new(room, capacity));
+        let room = Arc::new(Room::new(options.buffer_bytes));
+        let publisher = Self { lines, room: Arc::clone(&room) };
+        let task = task::Task::new(context, options, incoming, room);
         context.drain.spawn(options.role, task.run(link));
         Ok(publisher)
     }
@@ -87,11 +98,10 @@ impl<R: Receipt> Publisher<R> {
         let Some(cost) = self.cost(&outgoing) else {
             return Err(Unsent { outgoing, why: UnsentReason::TooLarge });
         };
-        match self.room.acquire_many(cost).await {
-            Ok(permit) => permit.forget(),
-            Err(_) => return Err(Unsent { outgoing, why: UnsentReason::Closed }),
+        match self.room.enter(&outgoing.lane, cost).await {
+            Ok(()) => self.send(outgoing),
+            Err(none) => Err(Unsent { outgoing, why: none.into() }),
         }
-        self.send(outgoing)
     }
 
     /// Hands a line over if there is room for it now.
@@ -99,14 +109,10 @@ impl<R: Receipt> Publisher<R> {
         let Some(cost) = self.cost(&outgoing) else {
             return Err(Unsent { outgoing, why: UnsentReason::TooLarge });
         };
-        match self.room.try_acquire_many(cost) {
-            Ok(permit) => permit.forget(),
-            Err(_) if self.room.is_closed() => {
-                return Err(Unsent { outgoing, why: UnsentReason::Closed });
-            }
-            Err(_) => return Err(Unsent { outgoing, why: UnsentReason::Full }),
+        match self.room.try_enter(&outgoing.lane, cost) {
+            Ok(()) => self.send(outgoing),
+            Err(none) => Err(Unsent { outgoing, why: none.into() }),
         }
-        self.send(outgoing)
     }
 
     fn cost(&self, outgoing: &Outgoing<R>) -> Option<u32> {
@@ -114,7 +120,7 @@ impl<R: Receipt> Publisher<R> {
             return None;
         }
         // A line that is larger than all the room waits for all of it.
-        u32::try_from(gather::cost(&outgoing.line, self.capacity)).ok()
+        u32::try_from(pending::cost(&outgoing.line, self.room.capacity())).ok()
     }
 
     fn send(&self, outgoing: Outgoing<R>) -> Result<(), Unsent<R>> {
@@ -148,13 +154,13 @@ impl Publisher<oneshot::Sender<Outcome>> {
 
 impl<R> Clone for Publisher<R> {
     fn clone(&self) -> Self {
-        Self { lines: self.lines.clone(), room: Arc::clone(&self.room), capacity: self.capacity }
+        Self { lines: self.lines.clone(), room: Arc::clone(&self.room) }
     }
 }
 
 impl<R> fmt::Debug for Publisher<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let room = self.room.available_permits();
+        let room = self.room.left();
         f.debug_struct("Publisher").field("room", &room).finish_non_exhaustive()
     }
 }

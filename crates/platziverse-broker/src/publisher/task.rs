@@ -15,7 +15,7 @@ use lapin::Event;
 use lapin::options::ConfirmSelectOptions;
 use lapin::types::ShortString;
 use platziverse_service::{Drain, chain, clock};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::PublisherOptions;
@@ -23,6 +23,7 @@ use super::gather::{Gather, Limits, Settled, Waits};
 use super::lane::{LINE_BYTES_MAX, Outcome, Outgoing, Receipt, short};
 use super::loss::{Loss, LostAt, accusation};
 use super::parcel::{self, Answer, Reply};
+use super::room::Room;
 use crate::Context;
 use crate::connection::{Link, asked};
 use crate::context::RoleLatch;
@@ -34,31 +35,14 @@ use crate::retry::{self, Retry};
 const IN_FLIGHT_MAX: usize = 256;
 /// Lines taken in at a time.
 const ARRIVALS_MAX: usize = 1024;
-/// Without any answer for so long, the connection is dead. A single message may take longer: a
-/// queue without a leader must not stop the others.
+/// Without any answer for so long, the connection is dead. A single message may take longer: while
+/// a queue has no leader, what it is to have takes its place among the [`IN_FLIGHT_MAX`] and in the
+/// room, and others go on in the rest.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// At most one log line about refusals in this time.
 const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 type Sending = Pin<Box<dyn Future<Output = Reply> + Send>>;
-
-/// The room for lines, given back as they are settled.
-#[derive(Debug)]
-pub(super) struct Room {
-    permits: Arc<Semaphore>,
-    capacity: usize,
-}
-
-impl Room {
-    pub(super) fn new(permits: Arc<Semaphore>, capacity: usize) -> Self {
-        Self { permits, capacity }
-    }
-
-    fn used(&self) -> i64 {
-        let used = self.capacity.saturating_sub(self.permits.available_permits());
-        i64::try_from(used).unwrap_or(i64::MAX)
-    }
-}
 
 /// How a connection's use ended.
 enum End {
@@ -74,7 +58,7 @@ pub(super) struct Task<R> {
     arrivals: Vec<Outgoing<R>>,
     open: bool,
     gather: Gather<R>,
-    room: Room,
+    room: Arc<Room>,
     app_id: ShortString,
     metrics: PublisherMetrics,
     latch: RoleLatch,
@@ -97,16 +81,20 @@ impl<R: Receipt> Task<R> {
         context: &Context,
         options: PublisherOptions,
         incoming: mpsc::UnboundedReceiver<Outgoing<R>>,
-        room: Room,
+        room: Arc<Room>,
     ) -> Self {
         let limits = Limits {
             batch_records: options.batch_records,
             batch_bytes: options.batch_bytes.min(LINE_BYTES_MAX),
             window: options.window.max(1),
             in_flight: IN_FLIGHT_MAX.max(options.window),
-            capacity: room.capacity,
+            capacity: room.capacity(),
         };
-        let waits = Waits { refused: retry::refused(), culprit: retry::culprit() };
+        let waits = Waits {
+            refused: retry::refused(),
+            culprit: retry::culprit(),
+            between_culprits: retry::BETWEEN_CULPRITS,
+        };
         Self {
             incoming,
             arrivals: Vec::with_capacity(ARRIVALS_MAX),
@@ -153,6 +141,10 @@ impl<R: Receipt> Task<R> {
             let why = accusation(&culprit, &why);
             tracing::error!(id = %culprit.id, records = culprit.records, "{why}");
             self.culprit = Some(why);
+            if culprit.is_new {
+                // There may be more of them: what waits with them is not to wait for long.
+                self.retry = Retry::default();
+            }
         }
         self.latch.not_ready(self.culprit.clone().unwrap_or(why));
     }
@@ -171,6 +163,7 @@ impl<R: Receipt> Task<R> {
                     opened = &mut attempt => break opened,
                     _ = self.incoming.recv_many(&mut self.arrivals, ARRIVALS_MAX), if self.open => {
                         self.take_in();
+                        self.account();
                         if !self.is_needed() {
                             return None;
                         }
@@ -208,6 +201,7 @@ impl<R: Receipt> Task<R> {
         self.tell(wire, None);
         loop {
             self.fill(wire).await;
+            self.acquit(wire);
             if !self.is_needed() {
                 return End::Finished;
             }
@@ -224,7 +218,7 @@ impl<R: Receipt> Task<R> {
                 }
                 () = &mut forced => return End::Forced,
             };
-            self.metrics.buffered.set(self.room.used());
+            self.account();
             if let Some(loss) = lost {
                 return End::Lost(loss);
             }
@@ -238,6 +232,14 @@ impl<R: Receipt> Task<R> {
         for outgoing in self.arrivals.drain(..) {
             self.gather.push(outgoing);
         }
+    }
+
+    /// Tells those who publish, and whoever watches, what room there is.
+    fn account(&mut self) {
+        let held_up = self.gather.held_up();
+        self.room.note(self.gather.turned(), held_up);
+        let used = self.room.capacity().saturating_sub(self.room.left());
+        self.metrics.buffered.set(i64::try_from(used).unwrap_or(i64::MAX));
     }
 
     /// Sends what there is room for, in order.
@@ -279,10 +281,6 @@ impl<R: Receipt> Task<R> {
                 let settled = self.gather.confirmed(reply.ticket);
                 self.metrics.records.inc_by(settled.receipts.len() as u64);
                 self.resolve(settled, Outcome::Confirmed);
-                if self.culprit.is_some() && !self.gather.has_culprits() {
-                    self.culprit = None;
-                    self.tell(wire, None);
-                }
                 None
             }
             Answer::Refused => {
@@ -304,6 +302,14 @@ impl<R: Receipt> Task<R> {
         }
     }
 
+    /// Accuses no message any more once RabbitMQ closes the channel at none.
+    fn acquit(&mut self, wire: &Wire) {
+        if self.culprit.is_some() && !self.gather.has_culprits() {
+            self.culprit = None;
+            self.tell(wire, None);
+        }
+    }
+
     fn log_refusal(&mut self, now: Instant) {
         if self.refusal_logged.is_none_or(|last| now - last >= REFUSAL_LOG_INTERVAL) {
             self.refusal_logged = Some(now);
@@ -315,7 +321,7 @@ impl<R: Receipt> Task<R> {
     }
 
     fn resolve(&self, settled: Settled<R>, outcome: Outcome) {
-        self.room.permits.add_permits(settled.cost);
+        self.room.give_back(settled.cost);
         for receipt in settled.receipts {
             receipt.resolve(outcome);
         }
@@ -354,7 +360,7 @@ impl<R: Receipt> Task<R> {
 
     /// Ends: what is left is abandoned, and nothing more is taken in.
     fn finish(mut self) {
-        self.room.permits.close();
+        self.room.close();
         self.incoming.close();
         while let Ok(outgoing) = self.incoming.try_recv() {
             self.gather.push(outgoing);

@@ -25,6 +25,14 @@ pub fn sharded_key(key: &str, shard: u16, shards: u16) -> String {
     if shards > 1 { format!("{key}.{shard}") } else { key.to_owned() }
 }
 
+/// The routing key of a record without its shard, if it has one.
+pub(crate) fn unsharded_key(key: &str) -> &str {
+    match key.rsplit_once('.') {
+        Some((start, _)) if STORED_TOPICS.iter().any(|topic| routing_key(topic) == start) => start,
+        _ => key,
+    }
+}
+
 /// The binding key of what is published under a setting of one shard: its keys have two words.
 pub(super) const UNSHARDED: &str = "agent.*";
 

@@ -9,6 +9,7 @@ use platziverse_config::{IngestConfig, Route};
 use serde::Serialize;
 
 pub(crate) use declare::declare;
+pub(crate) use keys::unsharded_key;
 pub use keys::{STORED_TOPICS, live_binding_keys, shard_of, sharded_key};
 
 /// All agent traffic.

@@ -6,9 +6,7 @@ use crate::world::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_connection_redelivers_what_was_not_acknowledged() {
-    let world = World::new();
-    let context = world.context(&IngestConfig::default());
-    let publisher: TestPublisher = Publisher::start(&context, OPTIONS).await.unwrap();
+    let (world, context, publisher) = started().await;
     let lane = telemetry().alone();
     let mut outcomes = Vec::new();
     for number in 0..4 {
@@ -36,9 +34,7 @@ async fn a_lost_connection_redelivers_what_was_not_acknowledged() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_queue_is_made_and_consumed_again() {
-    let world = World::new();
-    let context = world.context(&IngestConfig::default());
-    let publisher: TestPublisher = Publisher::start(&context, OPTIONS).await.unwrap();
+    let (world, context, publisher) = started().await;
     let mut deliveries = consume(&context, topology::INGEST, 10).await;
     world.delete_queue(topology::INGEST);
     let (lane, publisher) = (telemetry(), &publisher);
@@ -63,7 +59,7 @@ async fn too_many_deliveries_make_a_dead_letter() {
     let world = World::new();
     let config = IngestConfig { delivery_limit: 2, ..IngestConfig::default() };
     let context = world.context(&config);
-    let publisher: TestPublisher = Publisher::start(&context, OPTIONS).await.unwrap();
+    let publisher = start(&context).await;
     confirmed(vec![publish(&publisher, &telemetry(), 5).await]).await;
     // Whoever takes it dies of it.
     for delivered in 0..3 {
@@ -115,9 +111,7 @@ async fn more_shards_leave_nothing_behind() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_waits_until_deliveries_are_settled() {
-    let world = World::new();
-    let context = world.context(&IngestConfig::default());
-    let publisher: TestPublisher = Publisher::start(&context, OPTIONS).await.unwrap();
+    let (world, context, publisher) = started().await;
     confirmed(vec![publish(&publisher, &telemetry(), 1).await]).await;
     drop(publisher);
     let mut deliveries = consume(&context, topology::INGEST, 10).await;
@@ -129,7 +123,5 @@ async fn the_end_waits_until_deliveries_are_settled() {
     drop(held);
     soon("a clean end", context.drain.finished()).await;
 
-    let again = world.context(&IngestConfig::default());
-    let path = format!("queues/{}/{}", again.amqp.vhost, topology::INGEST);
-    eventually("the queue is empty", async || world.call("GET", &path, "")["messages"] == 0).await;
+    eventually("the queue is empty", async || world.messages_in(topology::INGEST) == Some(0)).await;
 }

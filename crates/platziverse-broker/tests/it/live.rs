@@ -28,9 +28,7 @@ async fn next_live(messages: &mut LiveMessages) -> Message {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hears_what_it_is_bound_to() {
-    let world = World::new();
-    let context = world.context(&IngestConfig::default());
-    let publisher: TestPublisher = Publisher::start(&context, OPTIONS).await.unwrap();
+    let (_world, context, publisher) = started().await;
     let (handle, mut messages) = listen(&context).await;
     assert!(handle.listening_since().is_some());
     assert_eq!(bind(&handle, "agent.message").await, Bound::Now);
@@ -55,9 +53,7 @@ async fn hears_what_it_is_bound_to() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_listener_hears_is_kept_although_its_queue_is_gone() {
-    let world = World::new();
-    let context = world.context(&IngestConfig::default());
-    let publisher: TestPublisher = Publisher::start(&context, OPTIONS).await.unwrap();
+    let (world, context, publisher) = started().await;
     let (handle, mut messages) = listen(&context).await;
     assert_eq!(bind(&handle, "agent.message").await, Bound::Now);
     world.delete_queue(topology::INGEST);
@@ -81,7 +77,7 @@ async fn what_is_routed_is_kept_although_its_queue_is_gone() {
     let filter = TopicFilter::parse("plant/#").unwrap();
     let routes = [Route { filter, queue: "plant".to_owned() }];
     let context = world.context_of(Topology::for_ingest(&IngestConfig::default(), &routes));
-    let publisher: TestPublisher = Publisher::start(&context, OPTIONS).await.unwrap();
+    let publisher = start(&context).await;
     let lane = Lane::live("plant.a");
     confirmed(vec![publish(&publisher, &lane, 1).await]).await;
     let mut deliveries = consume(&context, "plant", 10).await;
@@ -108,9 +104,7 @@ async fn what_is_routed_is_kept_although_its_queue_is_gone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_are_made_in_the_order_in_which_they_are_asked_for() {
-    let world = World::new();
-    let context = world.context(&IngestConfig::default());
-    let publisher: TestPublisher = Publisher::start(&context, OPTIONS).await.unwrap();
+    let (_world, context, publisher) = started().await;
     let (handle, mut messages) = listen(&context).await;
     // Nobody waits for these, and they are made all the same.
     drop(handle.rebind(keys(&["gone", "kept"]), keys(&[])));
@@ -140,7 +134,7 @@ async fn without_a_connection_bindings_are_made_later() {
     let rebound = handle.rebind(keys(&["a"]), keys(&[]));
     assert_eq!(soon("an answer", rebound).await, Bound::Now, "the next connection makes it");
     assert_ne!(handle.listening_since(), before);
-    let publisher: TestPublisher = Publisher::start(&context, OPTIONS).await.unwrap();
+    let publisher = start(&context).await;
     confirmed(vec![publish(&publisher, &Lane::live("a"), 1).await]).await;
     assert_eq!(numbers(&next_live(&mut messages).await.body), [1]);
 }
@@ -174,7 +168,7 @@ async fn is_bound_again_after_a_lost_connection() {
     eventually("listening again", renewed).await;
     assert_eq!(bind(&handle, "b").await, Bound::Now);
 
-    let publisher: TestPublisher = Publisher::start(&context, OPTIONS).await.unwrap();
+    let publisher = start(&context).await;
     for (number, key) in [(1, "a"), (2, "b")] {
         confirmed(vec![publish(&publisher, &Lane::live(key), number).await]).await;
         assert_eq!(numbers(&next_live(&mut messages).await.body), [number]);
@@ -188,7 +182,7 @@ async fn more_than_the_prefetch_arrives() {
     let (handle, mut messages) =
         LiveQueue::start(&context, LiveOptions::live(&"host:1", 100_000)).await.unwrap();
     assert_eq!(bind(&handle, "a").await, Bound::Now);
-    let publisher: TestPublisher = Publisher::start(&context, OPTIONS).await.unwrap();
+    let publisher = start(&context).await;
     let lane = Lane::live("a").alone();
     let mut outcomes = Vec::new();
     for number in 0..3_000 {
@@ -217,5 +211,46 @@ async fn heartbeats_are_heard_by_everybody() {
     publisher.publish(heartbeat::outgoing(&beat, ())).await.unwrap();
     for (_, messages) in &mut hearers {
         assert_eq!(heartbeat::read(&next_live(messages).await).unwrap(), beat);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_rabbitmq_refuses_is_left_out() {
+    let (world, context, publisher) = started().await;
+    let (handle, mut messages) = listen(&context).await;
+    assert_eq!(bind(&handle, "a").await, Bound::Now);
+    let since = handle.listening_since();
+    world.permit_live_bindings("^[abcz]$");
+    let many = ["refused", "b", "also.refused", "#"];
+    assert_eq!(handle.rebind(keys(&many), keys(&["also.refused"])).await, Bound::Later);
+    assert_eq!(bind(&handle, "c").await, Bound::Now);
+    assert_eq!(handle.listening_since(), since, "it has heard everything meanwhile");
+    assert!(context.readiness.is_ready());
+    hears(&publisher, &mut messages, &["a", "b", "c"], &["refused"]).await;
+
+    // On a new connection all is bound that may be.
+    world.permit_live_bindings("^[abcz]$|^refused$");
+    world.close_connections().await;
+    let renewed = async || handle.listening_since().is_some_and(|now| Some(now) != since);
+    eventually("listening again", renewed).await;
+    hears(&publisher, &mut messages, &["a", "refused", "c"], &["also.refused"]).await;
+    // What is not bound is not unbound.
+    handle.rebind(keys(&[]), keys(&["#", "a"])).await;
+    assert_eq!(bind(&handle, "z").await, Bound::Now);
+    hears(&publisher, &mut messages, &["b", "z"], &["a"]).await;
+}
+
+/// Of what is published under all these keys, those of the first are heard.
+async fn hears(
+    publisher: &TestPublisher,
+    messages: &mut LiveMessages,
+    heard: &[&str],
+    not_heard: &[&str],
+) {
+    for key in not_heard.iter().chain(heard) {
+        confirmed(vec![publish(publisher, &Lane::live(key), 1).await]).await;
+    }
+    for key in heard {
+        assert_eq!(next_live(messages).await.routing_key, *key);
     }
 }

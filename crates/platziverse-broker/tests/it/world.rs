@@ -104,15 +104,34 @@ impl World {
         names
     }
 
+    /// How many messages are in a queue, once RabbitMQ has counted them.
+    pub(crate) fn messages_in(&self, queue: &str) -> Option<u64> {
+        let queue = self.call("GET", &format!("queues/{}/{queue}", self.vhost), "");
+        queue["messages"].as_u64()
+    }
+
     pub(crate) fn delete_queue(&self, queue: &str) {
         self.call("DELETE", &format!("queues/{}/{queue}", self.vhost), "");
     }
 
+    pub(crate) fn delete_exchange(&self, exchange: &str) {
+        self.call("DELETE", &format!("exchanges/{}/{exchange}", self.vhost), "");
+    }
+
     /// What the user of the tests may publish to the live exchange: keys that match.
     pub(crate) fn permit_live_keys(&self, pattern: &str) {
+        self.permit_live(pattern, ".*");
+    }
+
+    /// What it may bind to the live exchange: keys that match.
+    pub(crate) fn permit_live_bindings(&self, pattern: &str) {
+        self.permit_live(".*", pattern);
+    }
+
+    fn permit_live(&self, write: &str, read: &str) {
         let path = format!("topic-permissions/{}/{}", self.vhost, self.amqp.username);
         let exchange = platziverse_broker::topology::LIVE;
-        let body = serde_json::json!({ "exchange": exchange, "write": pattern, "read": ".*" });
+        let body = serde_json::json!({ "exchange": exchange, "write": write, "read": read });
         self.call("PUT", &path, &body.to_string());
     }
 
@@ -169,6 +188,19 @@ pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 }
 
 pub(crate) type TestPublisher = Publisher<oneshot::Sender<Outcome>>;
+
+/// A publisher with [`OPTIONS`].
+pub(crate) async fn start(context: &Context) -> TestPublisher {
+    Publisher::start(context, OPTIONS).await.unwrap()
+}
+
+/// A vhost, in which a publisher has started with the default settings.
+pub(crate) async fn started() -> (World, Context, TestPublisher) {
+    let world = World::new();
+    let context = world.context(&IngestConfig::default());
+    let publisher = start(&context).await;
+    (world, context, publisher)
+}
 
 pub(crate) fn telemetry() -> Lane {
     Lane::new("platziverse.telemetry", "agent.message", "agent.message")
