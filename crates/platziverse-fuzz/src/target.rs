@@ -33,6 +33,13 @@ pub enum Fate {
     Refused,
 }
 
+impl Fate {
+    /// Of what was accepted, or was not.
+    pub const fn of(accepted: bool) -> Self {
+        if accepted { Self::Accepted } else { Self::Refused }
+    }
+}
+
 /// Something that reads what others wrote.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {

@@ -5,7 +5,8 @@ use crate::{Process, Samples};
 /// A book's metric names: the book, how it calls what comes in, and the fates.
 type Book = (&'static str, &'static str, &'static [&'static str]);
 
-const PUBLISHES: Book = ("gateway_publishes", "received", &["confirmed", "refused", "dropped"]);
+const DROPPED: &str = "dropped";
+const PUBLISHES: Book = ("gateway_publishes", "received", &["confirmed", "refused", DROPPED]);
 const RECORDS: Book =
     ("worker_records", "delivered", &["stored", "duplicate", "dead_lettered", "requeued"]);
 
@@ -18,6 +19,8 @@ pub struct Balance {
     pub accounted: f64,
     /// What is in flight.
     pub in_flight: f64,
+    /// What a gateway has let go.
+    pub dropped: f64,
 }
 
 impl Balance {
@@ -30,11 +33,15 @@ impl Balance {
     fn read((book, entry, fates): Book, samples: &Samples) -> Result<Self, String> {
         let count = |word: &str| samples.try_get(&format!("platziverse_{book}_{word}_total"));
         let in_flight = samples.try_get(&format!("platziverse_{book}_in_flight"))?;
-        let mut accounted = in_flight;
+        let (mut accounted, mut dropped) = (in_flight, 0.0);
         for fate in fates {
-            accounted += count(fate)?;
+            let settled = count(fate)?;
+            accounted += settled;
+            if *fate == DROPPED {
+                dropped += settled;
+            }
         }
-        Ok(Self { entered: count(entry)?, accounted, in_flight })
+        Ok(Self { entered: count(entry)?, accounted, in_flight, dropped })
     }
 }
 
@@ -53,9 +60,11 @@ mod tests {
     #[test]
     fn a_book_is_read() {
         let page = "platziverse_g_p_received_total 4\nplatziverse_g_p_kept_total 2\n\
-                    platziverse_g_p_in_flight 1\n";
-        let balance = Balance::read(("g_p", "received", &["kept"]), &Samples::parse(page)).unwrap();
-        assert_eq!(balance, Balance { entered: 4.0, accounted: 3.0, in_flight: 1.0 });
+                    platziverse_g_p_dropped_total 0\nplatziverse_g_p_in_flight 1\n";
+        let book: Book = ("g_p", "received", &["kept", DROPPED]);
+        let balance = Balance::read(book, &Samples::parse(page)).unwrap();
+        let wanted = Balance { entered: 4.0, accounted: 3.0, in_flight: 1.0, dropped: 0.0 };
+        assert_eq!(balance, wanted);
         assert!(!balance.is_balanced());
         assert!(Balance::read(PUBLISHES, &Samples::parse(page)).is_err());
     }

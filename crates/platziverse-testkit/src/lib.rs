@@ -7,7 +7,8 @@
 //!
 //! What cannot be had fails the test at once, with the reason and what to do; so do services that
 //! panic. What begins with `try_` says instead why it cannot be had: a program that injures the
-//! services on purpose goes on. Nothing sleeps for a fixed time where it can wait for what it wants: [`eventually`].
+//! services on purpose goes on. Nothing sleeps for a fixed time where it can wait for what it
+//! wants: [`eventually`].
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on says why and fails")]
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
 
 use crate::DeadLetter;
 use crate::http::{self, Answer};
@@ -31,9 +30,6 @@ const LONG: Duration = Duration::from_secs(120);
 /// More messages than a test leaves in a queue.
 const ALL: u32 = 1_000_000;
 
-/// The API learns of a connection some seconds after it was made.
-const LISTED_WITHIN: Duration = Duration::from_secs(10);
-
 impl Management {
     /// Reads `http://user:password@host:port`.
     pub(crate) fn new(url: &str, vhost: &str) -> Self {
@@ -49,11 +45,6 @@ impl Management {
             authorization: format!("Basic {}", STANDARD.encode(credentials)),
             vhost: vhost.to_owned(),
         }
-    }
-
-    /// The same vhost through the API of another node: `http://user:password@host:port`.
-    pub fn through(&self, url: &str) -> Self {
-        Self::new(url, &self.vhost)
     }
 
     /// Makes the vhost and gives the user all permissions in it.
@@ -86,16 +77,11 @@ impl Management {
     /// What the API says about a queue; `None` if there is no such queue. Its counts are some
     /// seconds old.
     pub async fn queue(&self, name: &str) -> Option<Value> {
-        must(self.try_queue(name).await)
-    }
-
-    /// The same, or why it cannot be said.
-    pub async fn try_queue(&self, name: &str) -> Result<Option<Value>, String> {
-        let answer = self.try_call("GET", format!("/queues/{}/{name}", self.vhost), None).await?;
+        let answer = self.call("GET", format!("/queues/{}/{name}", self.vhost), None).await;
         match answer.status {
-            200 => answer.try_json().map(Some),
-            404 => Ok(None),
-            _ => Err(unexpected(&format!("queue {name}"), &answer)),
+            200 => Some(answer.json()),
+            404 => None,
+            _ => panic!("{}", unexpected(&format!("queue {name}"), &answer)),
         }
     }
 
@@ -107,36 +93,10 @@ impl Management {
 
     /// The names of the open connections, as their clients chose them.
     pub async fn connection_names(&self) -> Vec<String> {
-        let connections = must(self.connections().await);
+        let answer = self.call("GET", format!("/vhosts/{}/connections", self.vhost), None).await;
         let name =
             |c: &Value| c["client_properties"]["connection_name"].as_str().map(str::to_owned);
-        connections.iter().filter_map(name).collect()
-    }
-
-    /// Has RabbitMQ close every connection to this vhost: how many those were. Waits some seconds
-    /// for the API to learn of any.
-    pub async fn close_connections(&self) -> usize {
-        let end = Instant::now() + LISTED_WITHIN;
-        let connections = loop {
-            let connections = self.connections().await.unwrap_or_default();
-            if !connections.is_empty() || Instant::now() >= end {
-                break connections;
-            }
-            sleep(Duration::from_millis(100)).await;
-        };
-        let mut closed = 0;
-        for name in connections.iter().filter_map(|one| one["name"].as_str()) {
-            let name = name.replace(' ', "%20").replace('>', "%3E");
-            let answer = self.try_call("DELETE", format!("/connections/{name}"), None).await;
-            closed += usize::from(answer.is_ok_and(|answer| answer.status < 300));
-        }
-        closed
-    }
-
-    async fn connections(&self) -> Result<Vec<Value>, String> {
-        let path = format!("/vhosts/{}/connections", self.vhost);
-        let answer = self.try_call("GET", path, None).await?;
-        Ok(answer.try_json()?.as_array().cloned().unwrap_or_default())
+        answer.json().as_array().into_iter().flatten().filter_map(name).collect()
     }
 
     /// Declares a queue.
@@ -158,31 +118,19 @@ impl Management {
         Self::done("purging", queue, self.try_call("DELETE", path, None).await);
     }
 
-    /// Publishes a message; fails the test unless it reaches a queue.
+    /// Publishes a message; fails the test unless it reaches a queue. An empty `exchange` is the
+    /// default one.
     pub async fn publish(&self, exchange: &str, key: &str, properties: Value, body: &str) {
-        let routed = must(self.try_publish(exchange, key, properties, body).await);
-        assert!(routed, "what is published to {exchange} with key {key} reaches no queue");
-    }
-
-    /// Publishes a message: whether it reached a queue. An empty `exchange` is the default one.
-    pub async fn try_publish(
-        &self,
-        exchange: &str,
-        key: &str,
-        properties: Value,
-        body: &str,
-    ) -> Result<bool, String> {
         let request = json!({
             "routing_key": key, "properties": properties, "payload": body,
             "payload_encoding": "string",
         });
         let exchange = if exchange.is_empty() { "amq.default" } else { exchange };
         let path = format!("/exchanges/{}/{exchange}/publish", self.vhost);
-        let answer = self.try_call("POST", path, Some(request)).await?;
-        match answer.status {
-            200 => Ok(answer.try_json()?["routed"] == json!(true)),
-            _ => Err(unexpected(&format!("publishing to {exchange} with key {key}"), &answer)),
-        }
+        let answer = self.call("POST", path, Some(request)).await;
+        let routed = answer.status == 200 && answer.json()["routed"] == json!(true);
+        let what = format!("publishing to {exchange} with key {key}");
+        assert!(routed, "{}", unexpected(&what, &answer));
     }
 
     /// Up to `count` messages of a queue, as the API gives them; they stay in it.

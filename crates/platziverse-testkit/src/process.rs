@@ -205,18 +205,12 @@ impl Process {
 
     /// Waits until it has ended.
     pub async fn ended(&mut self) -> ExitStatus {
-        let ended = self.ended_within(PATIENCE).await;
-        ended.unwrap_or_else(|| panic!("{} has not ended after {PATIENCE:?}", self.name))
-    }
-
-    /// The same, if it ends within `time`.
-    pub async fn ended_within(&mut self, time: Duration) -> Option<ExitStatus> {
-        let end = Instant::now() + time;
+        let end = Instant::now() + PATIENCE;
         loop {
-            let status = self.status();
-            if status.is_some() || Instant::now() >= end {
+            if let Some(status) = self.status() {
                 return status;
             }
+            assert!(Instant::now() < end, "{} has not ended after {PATIENCE:?}", self.name);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -241,7 +235,8 @@ impl Process {
         format!("{} has ended with {status}:\n{}", self.name, tail(&self.log()))
     }
 
-    fn status(&mut self) -> Option<ExitStatus> {
+    /// How it has ended, if it has.
+    pub fn status(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap_or_else(|error| panic!("{}: {error}", self.name))
     }
 }

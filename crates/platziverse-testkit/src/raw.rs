@@ -16,15 +16,10 @@ pub struct RawClient(TcpStream);
 impl RawClient {
     /// Connects, and sends nothing.
     pub async fn open(address: SocketAddr) -> Self {
-        let client = Self::try_open(address).await;
-        client.unwrap_or_else(|error| panic!("connecting to {address}: {error}"))
-    }
-
-    /// The same, or why it cannot.
-    pub async fn try_open(address: SocketAddr) -> std::io::Result<Self> {
         match timeout(PATIENCE, TcpStream::connect(address)).await {
-            Ok(stream) => stream.map(Self),
-            Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
+            Ok(Ok(stream)) => Self(stream),
+            Ok(Err(error)) => panic!("connecting to {address}: {error}"),
+            Err(_) => panic!("connecting to {address}: no answer within {PATIENCE:?}"),
         }
     }
 
@@ -45,28 +40,41 @@ impl RawClient {
 
     /// Sends bytes, as far as the gateway takes them.
     pub async fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        match timeout(PATIENCE, self.0.write_all(bytes)).await {
+        match timeout(PATIENCE, self.send_untimed(bytes)).await {
             Ok(written) => written,
             Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
         }
     }
 
+    /// The same, however long the gateway lets the client wait: for who has a deadline of its own.
+    pub async fn send_untimed(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.0.write_all(bytes).await
+    }
+
     /// The next packet: its first byte, and what follows its length.
     pub async fn packet(&mut self) -> (u8, Vec<u8>) {
-        match timeout(PATIENCE, self.read_packet()).await {
+        match timeout(PATIENCE, self.packet_untimed()).await {
             Ok(Ok(packet)) => packet,
             Ok(Err(error)) => panic!("reading a packet: {error}"),
             Err(_) => panic!("no packet within {PATIENCE:?}"),
         }
     }
 
-    /// The next packet, if one comes within `time`; an error at the connection's end. Without one,
-    /// nothing can be read after it.
-    pub async fn packet_within(&mut self, time: Duration) -> std::io::Result<(u8, Vec<u8>)> {
-        match timeout(time, self.read_packet()).await {
-            Ok(packet) => packet,
-            Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
+    /// The same, however long it takes: for who has a deadline of its own.
+    pub async fn packet_untimed(&mut self) -> std::io::Result<(u8, Vec<u8>)> {
+        let kind = self.0.read_u8().await?;
+        let (mut length, mut shift) = (0_usize, 0);
+        loop {
+            let byte = self.0.read_u8().await?;
+            length |= usize::from(byte & 0x7F) << shift;
+            shift += 7;
+            if byte & 0x80 == 0 {
+                break;
+            }
         }
+        let mut body = vec![0; length];
+        self.0.read_exact(&mut body).await?;
+        Ok((kind, body))
     }
 
     /// Reads until the gateway closes: all that came before. An end by reset counts as an end.
@@ -83,40 +91,18 @@ impl RawClient {
         read.is_ok().then_some(bytes)
     }
 
-    /// Reads packets for `time` and answers none: how many of them were PUBLISH. It may end in
-    /// mid-packet: nothing can be read after it.
-    pub async fn receive_without_acks(&mut self, time: Duration) -> usize {
-        let mut publishes = 0;
-        let reading = async {
-            while let Ok((kind, _)) = self.read_packet().await {
-                publishes += usize::from(kind & 0xF0 == 0x30);
-            }
-        };
+    /// Reads packets for `time` and answers none. It may end in mid-packet: nothing can be read
+    /// after it.
+    pub async fn receive_without_acks(&mut self, time: Duration) {
+        let reading = async { while self.packet_untimed().await.is_ok() {} };
         // The end of the time is the end.
         let _ = timeout(time, reading).await;
-        publishes
     }
 
     /// Ends the connection with RST, as a crash of the machine's network would.
     pub fn reset(self) {
         // A connection that has ended already needs no reset.
         let _ = self.0.set_zero_linger();
-    }
-
-    async fn read_packet(&mut self) -> std::io::Result<(u8, Vec<u8>)> {
-        let kind = self.0.read_u8().await?;
-        let (mut length, mut shift) = (0_usize, 0);
-        loop {
-            let byte = self.0.read_u8().await?;
-            length |= usize::from(byte & 0x7F) << shift;
-            shift += 7;
-            if byte & 0x80 == 0 {
-                break;
-            }
-        }
-        let mut body = vec![0; length];
-        self.0.read_exact(&mut body).await?;
-        Ok((kind, body))
     }
 
     /// A CONNECT without credentials, clean, with a keep-alive in seconds.

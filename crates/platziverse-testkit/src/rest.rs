@@ -8,8 +8,8 @@ use crate::{Balance, PATIENCE, Process, World, check, eventually};
 
 const INGEST: &str = "platziverse.ingest";
 
-/// Longer than a delivery takes from RabbitMQ to a worker.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(300);
+/// Longer than a delivery takes from RabbitMQ to a worker: on its way it is nobody's.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
 impl World {
     /// Waits until nothing is on its way any more: `services` hold nothing, the ingest queue is

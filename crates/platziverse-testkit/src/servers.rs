@@ -51,17 +51,8 @@ impl Servers {
 
     /// Runs rabbitmqctl with these arguments, of a cluster's first node: what it printed.
     pub async fn ctl(&self, arguments: &[&str]) -> Result<String, String> {
-        self.ctl_at(&["ctl"], arguments).await
-    }
-
-    /// The same of a node of a cluster: `rabbitmq-1`, `rabbitmq-2`, `rabbitmq-3`.
-    pub async fn ctl_of(&self, node: &str, arguments: &[&str]) -> Result<String, String> {
-        self.ctl_at(&["ctl", node], arguments).await
-    }
-
-    async fn ctl_at(&self, before: &[&str], arguments: &[&str]) -> Result<String, String> {
         let folder = self.folder.to_string_lossy();
-        let all = before.iter().copied().chain([&*folder]).chain(arguments.iter().copied());
+        let all = ["ctl", &folder].into_iter().chain(arguments.iter().copied());
         self.script(all.map(str::to_owned).collect()).await
     }
 

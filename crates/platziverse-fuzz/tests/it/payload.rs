@@ -73,7 +73,7 @@ fn check(input: &Input) -> Result<Fate, TestCaseError> {
     }
     agrees(payload, &parsed)?;
     presence(payload)?;
-    Ok(if parsed.is_ok() { Fate::Accepted } else { Fate::Refused })
+    Ok(Fate::of(parsed.is_ok()))
 }
 
 fn accepted(message: &AgentMessage<'_>) -> TestCaseResult {
@@ -131,12 +131,39 @@ fn agrees(payload: &[u8], parsed: &Result<AgentMessage<'_>, PayloadError>) -> Te
     let Ok(tree) = serde_json::from_slice::<Value>(payload) else { return Ok(()) };
     let allowed = payload.len() <= 256 * 1024 && !has_nul(&tree) && is_message(&tree);
     match parsed {
-        Ok(_) => prop_assert!(allowed, "accepted against the contract: {}", tree),
+        Ok(message) => {
+            prop_assert!(allowed, "accepted against the contract: {}", tree);
+            if !has_repeated_keys(payload, &tree) {
+                measured(message, &tree)?;
+            }
+        }
         // In a tree, the last field of a name has taken the place of the others.
         Err(PayloadError::Shape(text)) if text.starts_with("duplicate field") => {}
         // Its place in the tree may have been taken as well.
         Err(_) if has_repeated_keys(payload, &tree) => {}
         Err(error) => prop_assert!(!allowed, "refused against the contract: {} {}", error, tree),
+    }
+    Ok(())
+}
+
+/// Each value is the one that was sent.
+fn measured(message: &AgentMessage<'_>, tree: &Value) -> TestCaseResult {
+    let sent = tree["metrics"].as_array().map(Vec::as_slice).unwrap_or_default();
+    prop_assert_eq!(message.metrics.len(), sent.len());
+    for (metric, sent) in message.metrics.iter().zip(sent) {
+        let value = &sent["value"];
+        let (number, text) = match value {
+            Value::Bool(true) => (Some(1.0), Some("true")),
+            Value::Bool(false) => (Some(0.0), Some("false")),
+            Value::String(text) => {
+                let read = text.parse::<f64>().ok().filter(|number| number.is_finite());
+                (read, Some(text.as_str()))
+            }
+            value => (value.as_f64(), None),
+        };
+        prop_assert!(limits::same(metric.number, number), "{:?} for {}", metric, value);
+        prop_assert_eq!(metric.text.as_deref(), text);
+        prop_assert_eq!(Some(&*metric.kind), sent["type"].as_str());
     }
     Ok(())
 }

@@ -62,15 +62,15 @@ pub struct Pending(oneshot::Receiver<Result<Ack, Closed>>);
 
 impl Pending {
     /// Waits for the acknowledgement, or for the end of the connection.
-    pub async fn acknowledged(self) -> Result<Ack, Closed> {
+    pub async fn acknowledged(mut self) -> Result<Ack, Closed> {
         let answer = self.answer(PATIENCE * 2).await;
         answer.unwrap_or_else(|| panic!("no acknowledgement within {:?}", PATIENCE * 2))
     }
 
-    /// The same; `None` if there is no answer within `within`.
-    pub async fn answer(self, within: Duration) -> Option<Result<Ack, Closed>> {
+    /// The same; `None` if there is no answer within `within`, but there may be one later.
+    pub async fn answer(&mut self, within: Duration) -> Option<Result<Ack, Closed>> {
         let gone = || Closed { code: None, text: "the client was dropped".into() };
-        let answer = timeout(within, self.0).await.ok()?;
+        let answer = timeout(within, &mut self.0).await.ok()?;
         Some(answer.unwrap_or_else(|_| Err(gone())))
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 pub use book::{Ack, Closed, Heard, Pending};
 pub use rumqttc::QoS;
 
-use book::Book;
+use book::{Book, Entry};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -72,6 +72,23 @@ impl Options {
     }
 }
 
+/// The events of rumqttc, whose types are others for each version.
+trait Events {
+    /// The next one, if the book is about it; an error is the connection's end.
+    async fn next(&mut self) -> Result<Option<Entry>, Closed>;
+}
+
+/// Moves packets until the connection ends.
+async fn pump(mut events: impl Events, book: Book) {
+    loop {
+        match events.next().await {
+            Ok(Some(entry)) => book.enter(entry),
+            Ok(None) => {}
+            Err(closed) => return book.enter(Entry::Closed(closed)),
+        }
+    }
+}
+
 enum Sender {
     V3(rumqttc::AsyncClient),
     V5(rumqttc::v5::AsyncClient),
@@ -120,11 +137,11 @@ impl Client {
         let (sender, pump) = match version {
             Version::V3 => {
                 let (client, events) = v3::open(&options);
-                (Sender::V3(client), tokio::spawn(v3::pump(events, book.clone())))
+                (Sender::V3(client), tokio::spawn(pump(events, book.clone())))
             }
             Version::V5 => {
                 let (client, events) = v5::open(&options);
-                (Sender::V5(client), tokio::spawn(v5::pump(events, book.clone())))
+                (Sender::V5(client), tokio::spawn(pump(events, book.clone())))
             }
         };
         let order = tokio::sync::Mutex::new(());

@@ -7,8 +7,8 @@ use rumqttc::v5::mqttbytes::v5::{
 };
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, StateError};
 
-use super::book::{Ack, Book, Closed, Entry, Heard};
-use super::{Options, PACKET_BYTES_MAX};
+use super::book::{Ack, Closed, Entry, Heard};
+use super::{Events, Options, PACKET_BYTES_MAX};
 
 pub(super) fn open(options: &Options) -> (AsyncClient, EventLoop) {
     let address = options.address;
@@ -32,19 +32,14 @@ pub(super) fn qos(qos: super::QoS) -> QoS {
     }
 }
 
-/// Moves packets until the connection ends.
-pub(super) async fn pump(mut events: EventLoop, book: Book) {
-    loop {
-        let entry = match events.poll().await {
-            Ok(Event::Outgoing(Outgoing::Publish(id))) => Entry::Written(id),
-            Ok(Event::Outgoing(_)) => continue,
-            Ok(Event::Incoming(packet)) => match read(packet) {
-                Some(entry) => entry,
-                None => continue,
-            },
-            Err(error) => return book.enter(Entry::Closed(closed(&error))),
-        };
-        book.enter(entry);
+impl Events for EventLoop {
+    async fn next(&mut self) -> Result<Option<Entry>, Closed> {
+        match self.poll().await {
+            Ok(Event::Outgoing(Outgoing::Publish(id))) => Ok(Some(Entry::Written(id))),
+            Ok(Event::Outgoing(_)) => Ok(None),
+            Ok(Event::Incoming(packet)) => Ok(read(packet)),
+            Err(error) => Err(closed(&error)),
+        }
     }
 }
 

@@ -146,9 +146,12 @@ async fn accept(listener: TcpListener, controls: Arc<Controls>) {
 
 async fn serve(mut client: TcpStream, open: Open, mut end: watch::Receiver<End>) {
     let toxic = open.0.toxic.subscribe();
+    // In both selects the end comes first: what was held until now must not slip out before it,
+    // although the toxic that held it may be gone already.
     let connected = tokio::select! {
-        connected = connect(&open.0, toxic.clone()) => connected,
+        biased;
         how = ordered(&mut end) => Err(how),
+        connected = connect(&open.0, toxic.clone()) => connected,
     };
     let mut server = match connected {
         Ok(server) => server,
@@ -164,14 +167,15 @@ async fn serve(mut client: TcpStream, open: Open, mut end: watch::Receiver<End>)
     let how = {
         let (from_client, to_client) = client.split();
         let (from_server, to_server) = server.split();
-        let up = pump(from_client, to_server, Direction::Up, toxic.clone());
-        let down = pump(from_server, to_client, Direction::Down, toxic);
+        let up = pump(from_client, to_server, Direction::Up, toxic.clone(), end.clone());
+        let down = pump(from_server, to_client, Direction::Down, toxic, end.clone());
         tokio::select! {
+            biased;
+            how = ordered(&mut end) => how,
             ended = async { tokio::try_join!(up, down) } => match ended {
                 Ok(_) => End::Cut,
                 Err(_) => End::Reset,
             },
-            how = ordered(&mut end) => how,
         }
     };
     drop(open);
@@ -192,7 +196,7 @@ async fn connect(controls: &Controls, mut toxic: watch::Receiver<Toxic>) -> Resu
 }
 
 async fn ordered(end: &mut watch::Receiver<End>) -> End {
-    // An error means that the proxy is gone, which is an end, too.
+    // Never an error: the connection's controls have the sender.
     let _ = end.changed().await;
     *end.borrow()
 }

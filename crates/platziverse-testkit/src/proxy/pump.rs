@@ -1,6 +1,7 @@
 //! One direction of a connection.
 
 use std::collections::VecDeque;
+use std::future::pending;
 use std::io;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -8,7 +9,7 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::Toxic;
+use super::{End, Toxic};
 
 /// How many bytes are held at most.
 const LINE_MAX: usize = 64 * 1024;
@@ -53,17 +54,23 @@ pub(super) async fn pump(
     mut to: WriteHalf<'_>,
     direction: Direction,
     mut toxics: watch::Receiver<Toxic>,
+    end: watch::Receiver<End>,
 ) -> io::Result<()> {
     let mut line = Line::default();
     let mut buffer = vec![0; CHUNK_MAX];
     let (mut ended, mut pace) = (false, Instant::now());
     loop {
         let toxic = *toxics.borrow_and_update();
+        // An end that another thread has ordered since this future was last polled comes first,
+        // too: whoever sees it drops this future.
+        if end.has_changed().unwrap_or(true) {
+            pending::<()>().await;
+        }
         let moves = toxic.moves(direction);
         let room = CHUNK_MAX.min(LINE_MAX - line.bytes);
         let next = line.chunks.front();
         tokio::select! {
-            // An error means that the proxy is gone.
+            // Never an error: the connection's controls have the sender.
             changed = toxics.changed() => changed.map_err(io::Error::other)?,
             read = from.read(&mut buffer[..room]), if moves && !ended && room > 0 => {
                 let count = read?;

@@ -27,7 +27,7 @@ const STEPS: u64 = 20;
 impl Toxic {
     pub(super) fn moves(self, direction: Direction) -> bool {
         match self {
-            Self::HalfOpen => false,
+            Self::HalfOpen | Self::Refuse => false,
             Self::Mute => direction == Direction::Down,
             _ => true,
         }

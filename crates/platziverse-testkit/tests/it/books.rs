@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use platziverse_testkit::{Load, Process, QoS, Version, World};
+use platziverse_testkit::{Load, PATIENCE, Process, QoS, Version, World};
+use tokio::time::Instant;
 
 /// The sum of what came in, after checking that each of it is accounted for.
 pub(crate) async fn assert_balanced(process: &Process) -> f64 {
@@ -19,7 +20,9 @@ async fn the_books_balance_under_load_and_at_rest() {
     let bad = world.client(&gateway, Version::V5).await;
     let load = Load::start(&gateway, 3, 2_000, Duration::ZERO).await;
     let mut refused = 0_u32;
+    let end = Instant::now() + PATIENCE * 2;
     while load.sent() < 6_000 {
+        assert!(Instant::now() < end, "only {} of 6,000 messages are sent", load.sent());
         bad.publish("agent/message", QoS::AtLeastOnce, "nonsense").await;
         bad.publish("agent/message", QoS::AtMostOnce, "{}").await;
         refused += 2;

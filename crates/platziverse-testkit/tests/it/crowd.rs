@@ -27,6 +27,7 @@ impl Crowd {
     }
 
     /// Offers messages on a topic that is not stored: this is about the gateway's memory alone.
+    /// How long an outage holds them up, only the test knows.
     pub(crate) fn offer(self) -> Offer {
         let mut tasks = JoinSet::new();
         for mut client in self.0 {
@@ -35,10 +36,10 @@ impl Crowd {
                 for packet in 1..=MESSAGES {
                     let topic = "crowd/message";
                     let packet = RawClient::publish_packet(Version::V3, topic, packet, &payload);
-                    client.send(&packet).await;
+                    client.send_untimed(&packet).await.expect("sent");
                 }
                 for packet in 1..=MESSAGES {
-                    let answer = client.packet().await;
+                    let answer = client.packet_untimed().await.expect("a packet");
                     assert_eq!(answer, (0x40, packet.to_be_bytes().to_vec()), "PUBACK");
                 }
             });

@@ -7,10 +7,16 @@ use std::time::Duration;
 use platziverse_testkit::{PATIENCE, Proxy, Toxic, check, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// Long enough to see that nothing comes.
 const SILENCE: Duration = Duration::from_millis(300);
+
+/// More than the kernel holds for the sockets on both sides of the proxy.
+const HELD_MAX: usize = 64 << 20;
+
+/// How a connection is ended.
+type End = fn(&Proxy);
 
 /// A client and the server's side of its connection, with the proxy between.
 struct Pair {
@@ -98,7 +104,7 @@ async fn latency_delays_each_byte_and_not_each_chunk_in_turn() {
     let began = Instant::now();
     for _ in 0..20 {
         client.write_all(b"chunk").await.expect("sent");
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        sleep(Duration::from_millis(5)).await;
     }
     assert_arrives(&mut server, &b"chunk".repeat(20)).await;
     assert!(began.elapsed() < Duration::from_secs(2), "not 20 times 200 ms: {:?}", began.elapsed());
@@ -113,11 +119,15 @@ async fn bandwidth_is_limited_and_what_is_held_is_bounded() {
     let took = began.elapsed();
     assert!(took > Duration::from_millis(400) && took < Duration::from_secs(3), "{took:?}");
 
-    // The sender is held up once the buffers of the proxy and of both sockets are full.
-    let more = vec![b'x'; 64 << 20];
-    assert!(timeout(SILENCE, client.write_all(&more)).await.is_err());
+    // The sender is held up once the buffers of the proxy and of all sockets are full.
+    proxy.set(Toxic::Bandwidth(1));
+    let (chunk, mut taken) = (vec![b'x'; 1 << 20], 0);
+    while let Ok(written) = timeout(SILENCE, client.write(&chunk)).await {
+        taken += written.expect("sent");
+        assert!(taken < HELD_MAX, "{taken} bytes are taken and none is passed on");
+    }
     proxy.set(Toxic::None);
-    assert_arrives(&mut server, &[b'x'; 1_000_000]).await;
+    assert_arrives(&mut server, &vec![b'x'; taken]).await;
 }
 
 #[tokio::test]
@@ -167,13 +177,46 @@ async fn half_open_moves_nothing_and_keeps_everything() {
 
 #[tokio::test]
 async fn a_connection_that_is_held_can_be_cut_and_reset() {
-    let Pair { proxy, mut client, mut server, .. } = pair().await;
-    proxy.set(Toxic::HalfOpen);
-    let mut newer = TcpStream::connect(proxy.address()).await.expect("accepted");
-    assert_connections(&proxy, 2).await;
-    proxy.cut();
-    for stream in [&mut client, &mut server, &mut newer] {
-        assert_ended(stream, Ok(0)).await;
+    let ends: [(End, _); 2] =
+        [(Proxy::cut, Ok(0)), (Proxy::reset, Err(ErrorKind::ConnectionReset))];
+    for (end, wanted) in ends {
+        let Pair { proxy, mut client, mut server, .. } = pair().await;
+        proxy.set(Toxic::HalfOpen);
+        let mut newer = TcpStream::connect(proxy.address()).await.expect("accepted");
+        assert_connections(&proxy, 2).await;
+        end(&proxy);
+        for stream in [&mut client, &mut server, &mut newer] {
+            assert_ended(stream, wanted).await;
+        }
+    }
+}
+
+/// Which of two things a connection sees first is chance.
+const TIMES: usize = 50;
+
+// On one thread, the connection sees both at once.
+#[tokio::test]
+async fn what_was_held_is_lost_with_its_connection() {
+    let reset_and_heal = |proxy: &Proxy| {
+        proxy.reset();
+        proxy.set(Toxic::None);
+    };
+    let refuse = |proxy: &Proxy| proxy.set(Toxic::Refuse);
+    let ends: [(Toxic, End, _); 3] = [
+        (Toxic::Mute, reset_and_heal, Err(ErrorKind::ConnectionReset)),
+        (Toxic::HalfOpen, reset_and_heal, Err(ErrorKind::ConnectionReset)),
+        (Toxic::HalfOpen, refuse, Ok(0)),
+    ];
+    for (toxic, end, wanted) in ends.repeat(TIMES) {
+        let Pair { proxy, mut client, mut server, .. } = pair().await;
+        assert_passes(&mut client, &mut server, b"x").await;
+        // The proxy has read them: they could leave at once.
+        proxy.set(Toxic::Latency(PATIENCE));
+        client.write_all(b"held").await.expect("taken");
+        sleep(Duration::from_millis(5)).await;
+        proxy.set(toxic);
+        end(&proxy);
+        assert_ended(&mut server, wanted).await;
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// A file longer than this is more than one concept.
 const LINES_MAX: usize = 600;
 
-/// What each crate may depend on, among ours.
+/// What each crate may depend on, among ours: when it is built, but for [`TESTS_ALONE`].
 const LAYERS: &[(&str, &[&str])] = &[
     ("protocol", &[]),
     ("config", &["protocol"]),
@@ -20,6 +20,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("chaos", &["testkit"]),
     ("fuzz", &["broker", "config", "gateway", "protocol", "worker"]),
 ];
+
+/// This crate is nothing but its tests: what they depend on counts.
+const TESTS_ALONE: &str = "fuzz";
 
 fn crates() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -47,7 +50,8 @@ fn crates_depend_in_one_direction() {
         let manifest = crates().join(format!("platziverse-{name}/Cargo.toml"));
         let manifest = fs::read_to_string(&manifest).unwrap();
         let built = manifest.split("[dev-dependencies]").next().unwrap_or_default();
-        let ours = built.lines().filter_map(|line| line.strip_prefix("platziverse-"));
+        let judged = if *name == TESTS_ALONE { &manifest } else { built };
+        let ours = judged.lines().filter_map(|line| line.strip_prefix("platziverse-"));
         for dependency in ours.filter_map(|line| line.split(['.', ' ']).next()) {
             assert!(allowed.contains(&dependency), "{name} must not know {dependency}");
         }

@@ -94,8 +94,8 @@ async fn a_service_restarts_in_place() {
     assert!(gateway.peak_memory() >= peak);
     assert_eq!(gateway.mqtt(), address);
     world.client(&gateway, Version::V5).await.report(&Message::example()).await;
-    let starts = gateway.log().matches(&address.to_string()).count();
-    assert!(starts >= 3, "the log has all three lives: {}", gateway.log());
+    let starts = gateway.log().matches(&format!("MQTT 3.1.1 and 5 on {address}")).count();
+    assert_eq!(starts, 3, "the log has all three lives: {}", gateway.log());
     assert_eq!(gateway.panicked(), None);
 }
 
@@ -111,16 +111,4 @@ async fn a_held_lock_lasts_until_it_is_dropped() {
     drop(held);
     database.becomes(waiting, "0").await;
     assert!(database.hold("LOCK nonsense").await.is_err());
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connections_to_rabbitmq_can_be_closed() {
-    let world = World::start().await;
-    let gateway = world.gateway().await;
-    assert!(world.rabbitmq().close_connections().await > 0);
-    let client = world.client(&gateway, Version::V5).await;
-    client.report(&Message::example()).await;
-    let queue = world.rabbitmq().try_queue("platziverse.ingest").await;
-    assert!(queue.is_ok_and(|queue| queue.is_some()));
-    assert_eq!(world.rabbitmq().try_queue("nonsense").await, Ok(None));
 }
