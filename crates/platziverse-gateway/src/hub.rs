@@ -23,9 +23,11 @@ use crate::reporter::Line;
 use crate::session::Limits;
 use crate::settlement::Settlement;
 
-/// The topic on which gateways tell each other of a client id's newest session. Clients can
-/// neither publish nor hear it.
+/// The topic on which a gateway tells the others that a client id has a session that may be newer
+/// than theirs. Clients can neither publish nor hear it.
 pub(crate) const TAKEOVER: &str = "$platziverse/takeover";
+/// The topic on which a gateway asks the others whether they have a newer session of a client id.
+pub(crate) const ROLL: &str = "$platziverse/roll";
 
 /// How much wills and last dead letters may hold while there is no room for them, in bytes.
 pub(crate) const LAST_WORDS_BYTES: usize = 16 * 1024 * 1024;
@@ -97,33 +99,40 @@ impl Hub {
         (connection, session)
     }
 
-    /// Announces every client of this gateway again, after announcements of others may have been
-    /// missed: who has a newer session of one of them answers.
+    /// Asks for every client of this gateway, after announcements of others may have been missed:
+    /// who has a newer session of one of them answers, and who has an older one ends it.
     pub(crate) async fn call_the_roll(&self) {
         let roll = self.registry().roll();
         for (client, session) in roll {
             // Closed only at the end of the process.
-            let _ = self.signals.publish(takeover(&client, session)).await;
+            let _ = self.signals.publish(signal(ROLL, &client, session)).await;
         }
     }
 
     /// Tells all gateways that a client id has a session. Without room for that the roll is called
     /// later, so that an older connection elsewhere does not stay.
     fn announce(&self, client: &str, session: SessionId) {
-        if self.signals.try_publish(takeover(client, session)).is_err() {
+        if self.signals.try_publish(signal(TAKEOVER, client, session)).is_err() {
             self.roll_is_due.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Hears that a client has a session somewhere.
+    /// Hears that a client has a session somewhere. One that is older than its session here has been
+    /// told of that already, and may only be late to say so: an answer to each would be answered in
+    /// its turn, where a client moves faster than signals do.
     pub(crate) fn hear_takeover(&self, client: &str, session: SessionId) {
-        let registry = self.registry();
-        match registry.session_of(client) {
+        match self.registry().session_of(client) {
             Some((mailbox, own)) if own < session => mailbox.send(Event::TakenOver),
-            Some((_, own)) if own > session => {
-                self.announce(client, own);
-            }
             _ => {}
+        }
+    }
+
+    /// Hears a gateway ask for a client that has a session there.
+    pub(crate) fn hear_roll(&self, client: &str, session: SessionId) {
+        let own = self.registry().session_of(client).map(|(_, own)| own);
+        match own {
+            Some(own) if own > session => self.announce(client, own),
+            _ => self.hear_takeover(client, session),
         }
     }
 
@@ -161,11 +170,11 @@ impl Hub {
 }
 
 /// Tells all gateways that a client id has a session.
-fn takeover(client: &str, session: SessionId) -> Outgoing<Settlement> {
+fn signal(topic: &'static str, client: &str, session: SessionId) -> Outgoing<Settlement> {
     let mut line = Vec::new();
     let record = Record {
         id: Uuid::now_v7(),
-        topic: TAKEOVER.into(),
+        topic: topic.into(),
         client: client.into(),
         session,
         received: clock::now(),
@@ -174,6 +183,6 @@ fn takeover(client: &str, session: SessionId) -> Outgoing<Settlement> {
         payload: Payload::of_json("{}"),
     };
     record.encode_line(&mut line);
-    let (lane, line) = (Lane::live(&routing_key(TAKEOVER)), Bytes::from(line));
+    let (lane, line) = (Lane::live(&routing_key(topic)), Bytes::from(line));
     Outgoing { lane, id: record.id, line, receipt: Settlement::Own }
 }

@@ -163,7 +163,8 @@ async fn hub(
 /// session was ended, and which client ids have moved.
 fn own_keys(ingest: &IngestConfig) -> Vec<String> {
     let ended = routing_key(AGENT_DISCONNECTED);
-    let mut keys = vec![cut_binding_key(), routing_key(hub::TAKEOVER), ended.clone()];
+    let mut keys = vec![cut_binding_key(), ended.clone()];
+    keys.extend([hub::TAKEOVER, hub::ROLL].map(routing_key));
     if ingest.shards > 1 {
         keys.push(format!("{ended}.*"));
     }

@@ -9,7 +9,7 @@ use platziverse_protocol::time::Timestamp;
 use platziverse_protocol::topic::AGENT_DISCONNECTED;
 use platziverse_service::clock;
 
-use crate::hub::{Hub, TAKEOVER};
+use crate::hub::{Hub, ROLL, TAKEOVER};
 use crate::mailbox::{Event, Posted};
 use crate::packet::{Bytes, Properties, QoS, Text};
 use crate::registry::ConnectionId;
@@ -41,8 +41,10 @@ fn hand_on(hub: &Hub, record: &Record<'_>, now: Timestamp, instant: Instant) {
     if record.topic.is_empty() {
         return tracing::warn!(client = &*record.client, "not handed on: a record without a topic");
     }
-    if record.topic == TAKEOVER {
-        return hub.hear_takeover(&record.client, record.session);
+    match &*record.topic {
+        TAKEOVER => return hub.hear_takeover(&record.client, record.session),
+        ROLL => return hub.hear_roll(&record.client, record.session),
+        _ => {}
     }
     let publisher = hub.registry().of_session(record.session);
     if let (AGENT_DISCONNECTED, Some(connection)) = (&*record.topic, publisher) {
