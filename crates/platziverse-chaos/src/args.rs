@@ -3,6 +3,10 @@
 use clap::Parser;
 
 use crate::faults::Fault;
+use crate::schedule::Wish;
+
+/// Agents, unless another number is wanted.
+pub const AGENTS: usize = 40;
 
 /// Injures a running Platziverse under load, and reconciles what clients were told with what is
 /// stored.
@@ -30,7 +34,7 @@ pub struct Args {
     pub seed: Option<u64>,
 
     /// Agents, each with a connection of its own
-    #[arg(long, value_name = "N", default_value_t = 40)]
+    #[arg(long, value_name = "N", default_value_t = AGENTS)]
     pub agents: usize,
 
     /// Messages a second, of all agents together
@@ -44,6 +48,22 @@ pub struct Args {
     /// Print the faults, and do nothing
     #[arg(long)]
     pub list: bool,
+
+    /// Print the rounds that would be played, and do nothing
+    #[arg(long)]
+    pub plan: bool,
+}
+
+impl Args {
+    /// What is wanted, where chance begins at `seed`.
+    pub fn wish(&self, seed: u64) -> Wish {
+        Wish { faults: self.fault.clone(), rounds: self.rounds, short: self.short, seed }
+    }
+
+    /// The seed that was given, or one of chance.
+    pub fn seed(&self) -> u64 {
+        self.seed.unwrap_or_else(|| fastrand::u64(..1_000_000))
+    }
 }
 
 fn fault(name: &str) -> Result<Fault, String> {

@@ -6,16 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use platziverse_testkit::{Ack, Client, Message, Options, Pending, QoS, Version, millis_ago};
+use platziverse_testkit::{Ack, Client, Message, Options, Pending, millis_ago};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
-use crate::ledger::{Identity, Ledger};
+use crate::character::{Character, Identity, Part};
+use crate::ledger::Ledger;
 
 /// Messages of one agent that may await their answers.
-const WINDOW: usize = 50;
+pub const WINDOW: usize = 50;
 /// How often an agent looks what there is to do.
 const LOOK: Duration = Duration::from_millis(10);
 /// How long a connection may take to be accepted.
@@ -38,36 +39,6 @@ pub enum Order {
     End,
 }
 
-/// What an agent does in the roll call at a round's end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// It says goodbye.
-    Leaves,
-    /// Its connection breaks off.
-    BreaksOff,
-    /// It moves to another gateway and stays.
-    Moves,
-    /// It stays where it is.
-    Stays,
-}
-
-impl Part {
-    /// The part of the agent with this number.
-    pub fn of(number: usize) -> Self {
-        match number % 4 {
-            0 => Self::Leaves,
-            1 => Self::BreaksOff,
-            2 => Self::Moves,
-            _ => Self::Stays,
-        }
-    }
-
-    /// Whether the agent is connected after the roll call.
-    pub fn is_present(self) -> bool {
-        matches!(self, Self::Moves | Self::Stays)
-    }
-}
-
 /// What one agent's task tells.
 #[derive(Debug, Default)]
 struct Status {
@@ -77,6 +48,8 @@ struct Status {
     /// The part in the roll call is played.
     played: AtomicBool,
     connected: AtomicBool,
+    /// How often it has been let in.
+    connections: AtomicU64,
 }
 
 /// One agent.
@@ -115,19 +88,18 @@ impl Fleet {
         let gateways: Arc<[SocketAddr]> = gateways.into();
         let agent = |number: usize| {
             let ledger = Ledger::of(&format!("{name}-{number}"));
-            let (status, part) = (Arc::new(Status::default()), Part::of(number));
+            let (status, character) = (Arc::new(Status::default()), Character::of(number));
             let driver = Driver {
-                number,
+                character,
                 ledger: ledger.clone(),
-                identity: Identity::of(number),
                 pause: Duration::from_secs_f64(plan.agents as f64 / plan.rate.max(0.01)),
                 gateways: Arc::clone(&gateways),
                 orders: orders.subscribe(),
                 status: Arc::clone(&status),
-                attempts: number,
+                attempts: character.gateway,
                 again: VecDeque::new(),
             };
-            Agent { ledger, part, status, task: tokio::spawn(driver.run()) }
+            Agent { ledger, part: character.part, status, task: tokio::spawn(driver.run()) }
         };
         let agents = (0..plan.agents).map(agent).collect();
         Self { agents, orders }
@@ -154,6 +126,12 @@ impl Fleet {
         self.agents.iter().filter(connected).count()
     }
 
+    /// How often each agent has been let in at least.
+    pub fn connections(&self) -> u64 {
+        let connections = |agent: &Agent| agent.status.connections.load(Ordering::Relaxed);
+        self.agents.iter().map(connections).min().unwrap_or(0)
+    }
+
     /// Whether every agent has played its part in the roll call.
     pub fn has_played(&self) -> bool {
         self.agents.iter().all(|agent| agent.status.played.load(Ordering::Relaxed))
@@ -165,10 +143,10 @@ impl Fleet {
     }
 
     /// Ends all agents. Answers those whose task panicked.
-    pub async fn finish(self) -> Vec<String> {
+    pub async fn finish(&mut self) -> Vec<String> {
         self.orders.send_replace(Order::End);
         let mut broken = Vec::new();
-        for agent in self.agents {
+        for agent in self.agents.drain(..) {
             if timeout(CONNECT * 2, agent.task).await.is_ok_and(|ended| ended.is_err()) {
                 broken.push(format!("the client {} panicked", agent.ledger.agent));
             }
@@ -185,9 +163,8 @@ struct Sent {
 }
 
 struct Driver {
-    number: usize,
+    character: Character,
     ledger: Ledger,
-    identity: Identity,
     pause: Duration,
     gateways: Arc<[SocketAddr]>,
     orders: watch::Receiver<Order>,
@@ -225,8 +202,7 @@ impl Driver {
     async fn connect(&mut self) -> Option<Client> {
         let address = *self.gateways.get(self.attempts % self.gateways.len().max(1))?;
         self.attempts += 1;
-        let version = Version::BOTH[self.number % 2];
-        let mut options = Options::new(address, version).id(&self.ledger.agent);
+        let mut options = Options::new(address, self.character.version).id(&self.ledger.agent);
         options.keep_alive = KEEP_ALIVE;
         Client::try_connect(options, CONNECT).await.ok()
     }
@@ -237,6 +213,7 @@ impl Driver {
         let mut next = Instant::now();
         let mut spoken = false;
         self.status.connected.store(true, Ordering::Relaxed);
+        self.status.connections.fetch_add(1, Ordering::Relaxed);
         let over = loop {
             self.settle(&mut in_flight, &mut spoken);
             if client.is_closed().is_some() {
@@ -291,7 +268,7 @@ impl Driver {
     /// The part in the roll call, if it is still to be played.
     fn play(&self) -> Option<Part> {
         let first = !self.status.played.swap(true, Ordering::Relaxed);
-        first.then(|| Part::of(self.number))
+        first.then_some(self.character.part)
     }
 
     async fn idle(&mut self) {
@@ -303,7 +280,7 @@ impl Driver {
         let message = Message::of(&self.ledger.agent)
             .metric("number", number)
             .metric("load", fastrand::f64());
-        let message = match self.identity {
+        let message = match self.character.identity {
             Identity::IdAndTime => message.id(Uuid::now_v7()).timestamp(millis_ago(Duration::ZERO)),
             Identity::Id => message.id(Uuid::new_v4()),
             Identity::None => message,
@@ -317,8 +294,8 @@ impl Driver {
         sent: Sent,
         in_flight: &mut VecDeque<(Sent, Pending)>,
     ) -> bool {
-        let qos = if self.number % 3 == 2 { QoS::ExactlyOnce } else { QoS::AtLeastOnce };
-        let handed = timeout(HAND_OVER, client.send("agent/message", qos, &*sent.payload)).await;
+        let sending = client.send("agent/message", self.character.qos, &*sent.payload);
+        let handed = timeout(HAND_OVER, sending).await;
         let taken = handed.is_ok();
         match handed {
             Ok(pending) => in_flight.push_back((sent, pending)),
@@ -360,7 +337,7 @@ impl Driver {
 
     /// The connection ended before the answer.
     fn unanswered(&mut self, sent: Sent) {
-        if self.identity != Identity::None {
+        if self.character.identity != Identity::None {
             self.again.push_back(sent);
         }
     }

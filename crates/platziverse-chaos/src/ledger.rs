@@ -3,28 +3,6 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// How an agent names its messages, and so whether it may send one again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Identity {
-    /// With an id and a timestamp.
-    IdAndTime,
-    /// With an id alone.
-    Id,
-    /// Without either: sending it again would be another message, so it is sent once.
-    None,
-}
-
-impl Identity {
-    /// Most agents do as the manual says; some do not.
-    pub fn of(number: usize) -> Self {
-        match number % 8 {
-            6 => Self::Id,
-            7 => Self::None,
-            _ => Self::IdAndTime,
-        }
-    }
-}
-
 /// The account of one agent's messages, which are numbered from 0.
 #[derive(Debug, Default)]
 pub struct Account {

@@ -8,17 +8,21 @@
 
 pub mod args;
 pub mod ballast;
+pub mod character;
 pub mod crowd;
 pub mod ear;
 pub mod faults;
 pub mod fleet;
 pub mod kept;
 pub mod ledger;
+pub mod noise;
 pub mod presence;
 pub mod reconcile;
 pub mod report;
 pub mod round;
 pub mod schedule;
+pub mod service;
 pub mod stage;
 pub mod theatre;
+pub mod user;
 pub mod watch;

@@ -5,13 +5,19 @@ use std::process::ExitCode;
 use clap::Parser;
 use platziverse_chaos::args::Args;
 use platziverse_chaos::faults::Fault;
-use platziverse_chaos::theatre;
+use platziverse_chaos::{schedule, theatre};
 
 fn main() -> ExitCode {
     let args = Args::parse();
     if args.list {
         for fault in Fault::ALL {
             println!("{:<20} {}", fault.name(), fault.about());
+        }
+        return ExitCode::SUCCESS;
+    }
+    if args.plan {
+        for round in schedule::rounds(&args.wish(args.seed())) {
+            println!("{}", schedule::names(&round));
         }
         return ExitCode::SUCCESS;
     }

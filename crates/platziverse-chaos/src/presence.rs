@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::character::Part;
 use crate::ear::{Said, Session};
-use crate::fleet::Part;
 
 /// An agent's row: its session, and whether it is connected.
 pub type Rows = BTreeMap<String, (Session, bool)>;
@@ -19,10 +19,19 @@ pub fn wrong_rows(truth: &BTreeMap<String, Part>, rows: &Rows) -> Vec<String> {
     truth.iter().filter_map(wrong).collect()
 }
 
+/// Rows that are connected although nobody of that name is.
+pub fn ghosts(truth: &BTreeMap<String, Part>, rows: &Rows) -> Vec<String> {
+    let ghost = |(agent, (session, connected)): (&String, &(Session, bool))| {
+        (*connected && !truth.contains_key(agent))
+            .then(|| format!("{agent} is a ghost: connected in its row, in session {session}"))
+    };
+    rows.iter().filter_map(ghost).collect()
+}
+
 /// What is wrong with what a listener believes that has heard the whole roll call.
 ///
 /// Who stayed was not announced again, so a listener that was deaf before need not know of it; but
-/// it must not have been told that this session, or a later one, is over.
+/// it must not have been told that this session is over, or of a later one.
 pub fn wrong_beliefs(
     truth: &BTreeMap<String, Part>,
     rows: &Rows,
@@ -33,7 +42,7 @@ pub fn wrong_beliefs(
         let newest = said.get(agent).and_then(|said| said.newest.as_ref());
         let right = match (part, newest) {
             (Part::Stays, None) => true,
-            (Part::Stays, Some((heard, ended))) => !ended || heard < session,
+            (Part::Stays, Some((heard, ended))) => heard < session || heard == session && !ended,
             (_, None) => false,
             (Part::Moves, Some((heard, ended))) => heard == session && !ended,
             (Part::Leaves | Part::BreaksOff, Some((heard, ended))) => heard == session && *ended,
@@ -69,6 +78,17 @@ mod tests {
     }
 
     #[test]
+    fn who_is_connected_and_nobody_is_a_ghost() {
+        let check = |agent: &str, connected: bool, count: usize| {
+            let rows = Rows::from([(agent.to_owned(), ("1".to_owned(), connected))]);
+            assert_eq!(ghosts(&one(Part::Leaves), &rows).len(), count, "{agent} {connected}");
+        };
+        check("a", true, 0);
+        check("of-a-crowd", true, 1);
+        check("of-a-crowd", false, 0);
+    }
+
+    #[test]
     fn beliefs() {
         let check = |part: Part, newest: Option<(&str, bool)>, right: bool| {
             let newest = newest.map(|(session, ended)| (session.to_owned(), ended));
@@ -84,6 +104,8 @@ mod tests {
         check(Part::Moves, Some(("2", true)), false);
         check(Part::Stays, None, true);
         check(Part::Stays, Some(("1", true)), true);
+        check(Part::Stays, Some(("2", false)), true);
         check(Part::Stays, Some(("2", true)), false);
+        check(Part::Stays, Some(("3", false)), false);
     }
 }

@@ -1,6 +1,7 @@
 //! What clients were told against what is kept. Pure.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::AddAssign;
 
 use serde::Serialize;
 
@@ -9,14 +10,41 @@ use crate::ledger::Ledger;
 /// One message: an agent and a number of its own.
 pub type MessageKey = (String, u64);
 
+/// How many rows a message has of each of its two metrics: one each, if it is stored once and whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Copies {
+    /// Of the metric `number`.
+    pub number: u64,
+    /// Of the metric `load`.
+    pub load: u64,
+}
+
+impl Copies {
+    /// How often at least some of it is stored.
+    fn times(self) -> u64 {
+        self.number.max(self.load)
+    }
+
+    fn is_whole(self) -> bool {
+        self.number == self.load
+    }
+}
+
+impl AddAssign for Copies {
+    fn add_assign(&mut self, other: Self) {
+        self.number += other.number;
+        self.load += other.load;
+    }
+}
+
 /// What was found in the database and in the dead-letter queue.
 #[derive(Debug, Default)]
 pub struct Kept {
     /// How often each message is stored.
-    pub stored: HashMap<MessageKey, u64>,
+    pub stored: HashMap<MessageKey, Copies>,
     /// The messages that are dead letters.
     pub dead: HashSet<MessageKey>,
-    /// Dead letters that this round gave no reason for, in words.
+    /// Rows and dead letters that this round gave no reason for, in words.
     pub strange: Vec<String>,
     /// Whether good messages may be dead letters: the round took away where they belong.
     pub good_may_die: bool,
@@ -29,15 +57,15 @@ pub struct Tally {
     pub attempted: u64,
     /// Of these, those that a client was told are kept.
     pub acknowledged: u64,
-    /// Of these, those that the database has.
+    /// Messages that the database has, acknowledged or not.
     pub stored: u64,
-    /// Of these, those that the dead-letter queue has.
+    /// Messages that the dead-letter queue has, acknowledged or not.
     pub dead: u64,
     /// Acknowledged, and neither stored nor a dead letter.
     pub lost: u64,
     /// Some of them by name, so that logs can be searched for them.
     pub examples: Vec<String>,
-    /// Rows beyond the first of a message.
+    /// How often messages are stored beyond the first time.
     pub duplicated: u64,
     /// What should not have happened, each in words.
     pub unexpected: Vec<String>,
@@ -70,11 +98,13 @@ pub fn reconcile(ledgers: &[Ledger], kept: &Kept) -> Tally {
     tally.stored = kept.stored.len() as u64;
     tally.dead = kept.dead.len() as u64;
     tally.lost = missing.len() as u64;
-    tally.duplicated = kept.stored.values().map(|times| times.saturating_sub(1)).sum();
+    tally.duplicated = kept.stored.values().map(|copies| copies.times().saturating_sub(1)).sum();
     let was_sent =
         |(agent, number): &MessageKey| known.get(agent).is_some_and(|sent| number < sent);
     let strangers = kept.stored.keys().filter(|key| !was_sent(key));
+    let parts = kept.stored.iter().filter(|(_, copies)| !copies.is_whole()).map(|(key, _)| key);
     tally.unexpected.extend(words("stored, but nobody sent it", strangers.collect()));
+    tally.unexpected.extend(words("stored in part", parts.collect()));
     tally.unexpected.extend(words("a good message is a dead letter", buried.iter().collect()));
     tally.examples = words("lost", missing.iter().collect());
     tally
@@ -102,10 +132,10 @@ mod tests {
         ledger
     }
 
-    fn check(ledger: Ledger, stored: &[(u64, u64)], dead: &[u64], want: (u64, u64, usize)) {
+    fn check(ledger: Ledger, stored: &[(u64, Copies)], dead: &[u64], want: (u64, u64, usize)) {
         let key = |number: u64| ("a".to_owned(), number);
         let kept = Kept {
-            stored: stored.iter().map(|(number, times)| (key(*number), *times)).collect(),
+            stored: stored.iter().map(|(number, copies)| (key(*number), *copies)).collect(),
             dead: dead.iter().map(|number| key(*number)).collect(),
             strange: Vec::new(),
             good_may_die: false,
@@ -116,13 +146,17 @@ mod tests {
 
     #[test]
     fn verdicts() {
-        check(ledger(3, &[0, 1, 2]), &[(0, 1), (1, 1), (2, 1)], &[], (0, 0, 0));
+        let copies = |number, load| Copies { number, load };
+        let once = copies(1, 1);
+        check(ledger(3, &[0, 1, 2]), &[(0, once), (1, once), (2, once)], &[], (0, 0, 0));
         // Stored without an acknowledgement is no loss: the answer may have been on its way.
-        check(ledger(3, &[0]), &[(0, 1), (2, 1)], &[], (0, 0, 0));
-        check(ledger(3, &[0, 1]), &[(0, 1)], &[], (1, 0, 0));
-        check(ledger(3, &[0, 1]), &[(0, 1)], &[1], (0, 0, 1));
-        check(ledger(3, &[0]), &[(0, 3)], &[], (0, 2, 0));
-        check(ledger(1, &[0]), &[(0, 1), (1, 1)], &[], (0, 0, 1));
+        check(ledger(3, &[0]), &[(0, once), (2, once)], &[], (0, 0, 0));
+        check(ledger(3, &[0, 1]), &[(0, once)], &[], (1, 0, 0));
+        check(ledger(3, &[0, 1]), &[(0, once)], &[1], (0, 0, 1));
+        check(ledger(3, &[0]), &[(0, copies(3, 3))], &[], (0, 2, 0));
+        check(ledger(3, &[0]), &[(0, copies(1, 0))], &[], (0, 0, 1));
+        check(ledger(3, &[0]), &[(0, copies(1, 2))], &[], (0, 1, 1));
+        check(ledger(1, &[0]), &[(0, once), (1, once)], &[], (0, 0, 1));
     }
 
     #[test]

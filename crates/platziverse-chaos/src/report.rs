@@ -27,6 +27,9 @@ pub fn table(rounds: &[RoundReport]) -> String {
     let mut text = line(&HEAD.map(str::to_owned), &widths);
     for (row, round) in rows.iter().zip(rounds) {
         text.push_str(&line(row, &widths));
+        if let Some(why) = &round.skipped {
+            text.push_str(&format!("  - not played: {why}\n"));
+        }
         for words in round.tally.examples.iter().chain(&round.tally.unexpected) {
             text.push_str(&format!("  ! {words}\n"));
         }
@@ -37,6 +40,9 @@ pub fn table(rounds: &[RoundReport]) -> String {
 /// One round in one line.
 pub fn summary(round: &RoundReport) -> String {
     let tally = &round.tally;
+    if let Some(why) = &round.skipped {
+        return format!("skipped {}: {why}", round.fault);
+    }
     let verdict = if round.is_clean() { "ok" } else { "FAILED" };
     let recovered = recovered(round);
     format!(
@@ -51,7 +57,11 @@ pub fn summary(round: &RoundReport) -> String {
 }
 
 fn recovered(round: &RoundReport) -> String {
-    round.recovered_after.map_or_else(|| "never".to_owned(), |seconds| format!("{seconds:.1} s"))
+    match (round.recovered_after, &round.skipped) {
+        (Some(seconds), _) => format!("{seconds:.1} s"),
+        (None, Some(_)) => "skipped".to_owned(),
+        (None, None) => "never".to_owned(),
+    }
 }
 
 fn row(round: &RoundReport) -> [String; 10] {
@@ -82,4 +92,26 @@ fn line(cells: &[String; 10], widths: &[usize]) -> String {
         })
         .collect();
     format!("{}\n", padded.join("  ").trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::faults::Fault;
+
+    #[test]
+    fn what_is_skipped_is_said_and_fails_nothing() {
+        let round = RoundReport::skipped(&[Fault::PostgresFull], "only root may");
+        assert!(round.is_clean());
+        assert_eq!(summary(&round), "skipped postgres-disk-full: only root may");
+        let text = table(&[round]);
+        assert!(text.contains("skipped") && text.contains("only root may"), "{text}");
+    }
+
+    #[test]
+    fn trouble_has_a_line_of_its_own() {
+        let round = RoundReport::impossible(&[Fault::None], "no servers".to_owned());
+        assert!(summary(&round).starts_with("FAILED none"));
+        assert!(table(&[round]).contains("  ! no servers\n"));
+    }
 }

@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use platziverse_testkit::{Process, Servers};
+use platziverse_testkit::Servers;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::faults::Fault;
-use crate::fleet::{Order, Part};
+use crate::character::Part;
+use crate::faults::{Fault, Target};
+use crate::fleet::Order;
 use crate::reconcile::{Tally, reconcile};
 use crate::stage::{Setup, Stage};
 use crate::watch::Peak;
-use crate::{kept, presence};
+use crate::{kept, presence, schedule};
 
 /// How long the load runs before and after the fault.
 const CALM: Duration = Duration::from_secs(2);
@@ -41,12 +42,13 @@ pub struct RoundReport {
     pub books_read: u64,
     /// Seconds that the round took.
     pub seconds: f64,
+    /// Why it could not be played here, if so: it says nothing then, good or bad.
+    pub skipped: Option<String>,
 }
 
 impl RoundReport {
     fn of(faults: &[Fault]) -> Self {
-        let names: Vec<_> = faults.iter().map(|fault| fault.name()).collect();
-        Self { fault: names.join("+"), ..Self::default() }
+        Self { fault: schedule::names(faults), ..Self::default() }
     }
 
     /// A round that could not begin.
@@ -54,6 +56,11 @@ impl RoundReport {
         let mut report = Self::of(faults);
         report.tally.unexpected.push(why);
         report
+    }
+
+    /// A round that cannot be played here.
+    pub fn skipped(faults: &[Fault], why: &str) -> Self {
+        Self { skipped: Some(why.to_owned()), ..Self::of(faults) }
     }
 
     /// Whether nothing was lost, doubled or unexpected.
@@ -105,23 +112,36 @@ async fn act(stage: &mut Stage, faults: &[Fault], report: &mut RoundReport) -> R
     stage.settle(SETTLE).await
 }
 
-/// All faults at once, each for its time, one beginning after the other.
+/// All faults at once, each for its time, one beginning after the other. What has begun ends, and
+/// the first that went wrong is told.
 async fn injure(stage: &mut Stage, faults: &[Fault]) -> Result<(), String> {
-    let mut ends = Vec::new();
     let begun = Instant::now();
+    let mut holding = Vec::new();
+    let mut outcome = Ok(());
     for (index, fault) in faults.iter().enumerate() {
-        fault.begin(stage).await.map_err(|why| format!("{}: {why}", fault.name()))?;
-        ends.push((begun.elapsed() + fault.hold(), fault));
-        if index + 1 < faults.len() {
+        if index > 0 {
             stage.pass(STAGGER).await;
         }
+        outcome = fault.begin(stage).await.map_err(|why| format!("{}: {why}", fault.name()));
+        holding.push((*fault, begun.elapsed() + fault.hold()));
+        if outcome.is_err() {
+            break;
+        }
     }
-    ends.sort_by_key(|(end, _)| *end);
-    for (end, fault) in ends {
-        stage.pass(end.saturating_sub(begun.elapsed())).await;
-        fault.end(stage).await.map_err(|why| format!("{}: {why}", fault.name()))?;
+    for (fault, end) in in_order_of_ends(holding) {
+        if outcome.is_ok() {
+            stage.pass(end.saturating_sub(begun.elapsed())).await;
+        }
+        let ended = fault.end(stage).await.map_err(|why| format!("{}: {why}", fault.name()));
+        outcome = outcome.and(ended);
     }
-    Ok(())
+    outcome
+}
+
+/// Those of clients come last: they wait for answers, which nothing may be in the way of any more.
+fn in_order_of_ends(mut holding: Vec<(Fault, Duration)>) -> Vec<(Fault, Duration)> {
+    holding.sort_by_key(|(fault, end)| (fault.target() == Target::Clients, *end));
+    holding
 }
 
 /// Some agents leave, some move, some stay; then rows and listeners must know who is there.
@@ -144,6 +164,7 @@ async fn roll_call(stage: &mut Stage) -> Result<(), String> {
     let known = async |stage: &Stage| {
         let rows = kept::rows(&stage.world).await?;
         let mut wrong = presence::wrong_rows(&truth, &rows);
+        wrong.extend(presence::ghosts(&truth, &rows));
         for ear in &stage.ears {
             wrong.extend(presence::wrong_beliefs(&truth, &rows, &ear.said()));
         }
@@ -157,20 +178,19 @@ async fn roll_call(stage: &mut Stage) -> Result<(), String> {
 
 /// Ends everything, and counts.
 async fn close(mut stage: Stage, report: &mut RoundReport) {
-    for process in stage.gateways.iter_mut().chain(&mut stage.workers) {
-        if !process.is_running() {
-            let log = process.log();
-            let last = log.lines().next_back().unwrap_or_default();
-            stage.unexpected.push(format!("{} has ended by itself: {last}", process.name()));
+    let mut ledgers = stage.fleet.ledgers();
+    stage.unexpected.extend(stage.fleet.finish().await);
+    stage.unexpected.extend(stage.crowd.disband().await);
+    ledgers.append(&mut stage.crowd.ledgers);
+    for service in stage.gateways.iter_mut().chain(&mut stage.workers) {
+        if service.is_running() {
+            stage.watch.last(service).await;
         }
-        let panicked = process.panicked();
-        stage.unexpected.extend(panicked.map(|words| format!("{}: {words}", process.name())));
+        stage.unexpected.append(&mut service.unexpected());
     }
     for ear in &stage.ears {
         stage.unexpected.extend(ear.strange());
     }
-    let mut ledgers = stage.fleet.ledgers();
-    ledgers.extend(stage.crowd.ledgers.iter().cloned());
     match kept::read(&stage.world, &stage.dead_expected).await {
         Ok(kept) => report.tally = reconcile(&ledgers, &kept),
         Err(why) => stage.unexpected.push(format!("what is kept cannot be read: {why}")),
@@ -179,8 +199,24 @@ async fn close(mut stage: Stage, report: &mut RoundReport) {
     report.books_read = stage.watch.readings;
     report.tally.unexpected.extend(stage.watch.unexpected());
     report.tally.unexpected.append(&mut stage.unexpected);
-    report.tally.unexpected.extend(stage.fleet.finish().await);
-    for process in stage.gateways.iter_mut().chain(&mut stage.workers) {
-        Process::kill(process);
+    for service in stage.gateways.iter_mut().chain(&mut stage.workers) {
+        service.kill();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_of_clients_end_last() {
+        let seconds = Duration::from_secs;
+        let holding = vec![
+            (Fault::Storm, seconds(1)),
+            (Fault::RabbitHalfOpen, seconds(25)),
+            (Fault::WorkerKill, seconds(3)),
+        ];
+        let names: Vec<_> = in_order_of_ends(holding).into_iter().map(|(fault, _)| fault).collect();
+        assert_eq!(names, [Fault::WorkerKill, Fault::RabbitHalfOpen, Fault::Storm]);
     }
 }

@@ -38,6 +38,11 @@ pub fn rounds(wish: &Wish) -> Vec<Vec<Fault>> {
     alone.chain(combined).collect()
 }
 
+/// The name of a round.
+pub fn names(faults: &[Fault]) -> String {
+    faults.iter().map(|fault| fault.name()).collect::<Vec<_>>().join("+")
+}
+
 /// Faults of different targets.
 fn combination(rng: &mut Rng) -> Vec<Fault> {
     let wanted = rng.usize(COMBINED_MIN..=COMBINED_MAX);

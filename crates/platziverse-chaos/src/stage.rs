@@ -4,13 +4,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use platziverse_testkit::{Held, Process, Proxy, Servers, Toxic, World};
+use platziverse_testkit::{Held, Proxy, Servers, Toxic, World};
 use tokio::time::{Instant, sleep};
 
 use crate::ballast::Ballast;
 use crate::crowd::Crowd;
 use crate::ear::Ear;
+use crate::faults::Overload;
 use crate::fleet::{Fleet, Order, Plan};
+use crate::service::Service;
 use crate::watch::Watch;
 
 /// How often what runs is looked at.
@@ -32,6 +34,10 @@ pub struct Setup {
     pub plan: Plan,
     /// Settings of all services beside their addresses.
     pub settings: Vec<Setting>,
+    /// Whether RabbitMQ or PostgreSQL will be away for a while.
+    pub outage: bool,
+    /// Whether the round has one fault: nothing else blurs what it must show.
+    pub alone: bool,
 }
 
 /// What runs.
@@ -48,9 +54,9 @@ pub struct Stage {
     /// A listener on each gateway.
     pub ears: Vec<Ear>,
     /// The gateways.
-    pub gateways: Vec<Process>,
+    pub gateways: Vec<Service>,
     /// The workers.
-    pub workers: Vec<Process>,
+    pub workers: Vec<Service>,
     /// Between each gateway and RabbitMQ.
     pub gateway_amqp: Vec<Proxy>,
     /// Between workers and RabbitMQ.
@@ -63,8 +69,8 @@ pub struct Stage {
     pub ballast: Option<Ballast>,
     /// Clients beside the agents.
     pub crowd: Crowd,
-    /// Messages a second that an overload offers, and how many it had sent before.
-    pub overload: Option<(f64, u64)>,
+    /// What was measured when an overload began.
+    pub overload: Option<Overload>,
     /// The vhost and the database.
     pub world: World,
     /// The servers.
@@ -86,16 +92,18 @@ impl Stage {
                 ("PLATZIVERSE_AMQP__URL", world.amqp_url_at(worker_amqp.address())),
                 ("PLATZIVERSE_DATABASE__URL", world.database().url_at(postgres.address())),
             ];
-            workers.push(world.try_worker_with(&together(&own, &setup.settings)).await?);
+            let process = world.try_worker_with(&together(&own, &setup.settings)).await?;
+            workers.push(Service::of(process));
         }
         let (mut gateways, mut gateway_amqp) = (Vec::new(), Vec::new());
         for _ in 0..setup.gateways {
             let proxy = Proxy::start(amqp).await;
             let own = vec![("PLATZIVERSE_AMQP__URL", world.amqp_url_at(proxy.address()))];
             gateway_amqp.push(proxy);
-            gateways.push(world.try_gateway_with(&together(&own, &setup.settings)).await?);
+            let process = world.try_gateway_with(&together(&own, &setup.settings)).await?;
+            gateways.push(Service::of(process));
         }
-        let addresses: Vec<SocketAddr> = gateways.iter().map(Process::mqtt).collect();
+        let addresses: Vec<SocketAddr> = gateways.iter().map(|one| one.mqtt()).collect();
         let stage = Self {
             unexpected: Vec::new(),
             dead_expected: Vec::new(),
@@ -133,10 +141,12 @@ impl Stage {
 
     /// Looks at every service once.
     pub async fn look(&mut self) {
-        for gateway in &self.gateways {
+        for gateway in &mut self.gateways {
+            gateway.look();
             self.watch.gateway(gateway).await;
         }
-        for worker in &self.workers {
+        for worker in &mut self.workers {
+            worker.look();
             self.watch.worker(worker).await;
         }
     }
@@ -187,17 +197,17 @@ impl Stage {
         .await
     }
 
-    /// Waits until nothing is under way any more: every message is settled, and the workers have
-    /// emptied the queue.
+    /// Waits until nothing is under way any more: every message is settled, the workers have emptied
+    /// the queue, and no service holds anything.
     pub async fn settle(&mut self, within: Duration) -> Result<(), String> {
         self.until("every message has its answer", within, async |stage| {
-            match stage.fleet.unsettled() {
+            match stage.fleet.unsettled() + stage.crowd.unsettled() {
                 0 => Ok(()),
                 count => Err(format!("{count} have none")),
             }
         })
         .await?;
-        self.until("the queue is empty and workers are idle", within, async |stage| {
+        self.until("the queue is empty and services are idle", within, async |stage| {
             stage.idle().await?;
             stage.queue_is_empty().await?;
             // What left the queue while it was looked at is in a worker's hands.
@@ -207,11 +217,13 @@ impl Stage {
     }
 
     async fn idle(&self) -> Result<(), String> {
-        let mut held = 0.0;
-        for worker in &self.workers {
-            held += worker.books().await?.in_flight;
+        for service in self.gateways.iter().chain(&self.workers) {
+            let held = service.books().await?.in_flight;
+            if held != 0.0 {
+                return Err(format!("{} has {held} in flight", service.name()));
+            }
         }
-        if held == 0.0 { Ok(()) } else { Err(format!("workers hold {held} records")) }
+        Ok(())
     }
 
     /// Asks the node itself: what the management API says is seconds old.
@@ -236,11 +248,10 @@ impl Stage {
             proxy.set(Toxic::None);
         }
         (self.held, self.ballast) = (None, None);
+        self.crowd.calm();
         self.servers.try_run("start", "all").await?;
-        for process in self.gateways.iter_mut().chain(&mut self.workers) {
-            if !process.is_running() {
-                process.restart()?;
-            }
+        for service in self.gateways.iter_mut().chain(&mut self.workers) {
+            service.start_again()?;
         }
         self.fleet.order(Order::Settle);
         self.settle(within).await

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use platziverse_testkit::Servers;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::Args;
 use crate::faults::{Fault, Needs};
 use crate::fleet::Plan;
-use crate::report;
 use crate::round::{self, RoundReport};
-use crate::schedule::{self, Wish};
 use crate::stage::Setup;
+use crate::{report, schedule, user};
 
 /// Room on the small disk: what an empty PostgreSQL needs, and a little more.
 const SMALL_DISK: &str = "200m";
@@ -24,16 +24,16 @@ const FILES: u64 = 65_536;
 pub async fn run(args: Args) -> ExitCode {
     // With fewer, the reconnect storm says so itself.
     let _ = rlimit::increase_nofile_limit(FILES);
-    let seed = args.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
-    let Args { fault: faults, rounds, short, .. } = args.clone();
-    let rounds = schedule::rounds(&Wish { faults, rounds, short, seed });
+    let seed = args.seed();
+    let rounds = schedule::rounds(&args.wish(seed));
     eprintln!("chaos: {} rounds, seed {seed}: --seed {seed} plays them again", rounds.len());
     let mut theatre = Theatre::default();
     let mut reports: Vec<RoundReport> = Vec::new();
+    let mut terminated = signal(SignalKind::terminate()).ok();
     for (index, faults) in rounds.iter().enumerate() {
         let report = tokio::select! {
             report = theatre.play(index, faults, &args) => report,
-            _ = tokio::signal::ctrl_c() => {
+            () = interrupted(&mut terminated) => {
                 eprintln!("chaos: interrupted after {index} rounds");
                 break;
             }
@@ -52,6 +52,20 @@ pub async fn run(args: Args) -> ExitCode {
     if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// Resolves when somebody wants an end: what was seen until then is told all the same.
+async fn interrupted(terminated: &mut Option<Signal>) {
+    let told = async {
+        match terminated {
+            Some(signal) => signal.recv().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = told => {}
+    }
+}
+
 /// The servers, which rounds of one kind share.
 #[derive(Default)]
 struct Theatre {
@@ -61,21 +75,31 @@ struct Theatre {
 impl Theatre {
     async fn play(&mut self, index: usize, faults: &[Fault], args: &Args) -> RoundReport {
         let needs = faults.iter().map(|fault| fault.needs()).find(|needs| *needs != Needs::Shared);
+        if needs == Some(Needs::SmallDisk) && !user::is_root() {
+            return RoundReport::skipped(faults, "only root may mount a small disk");
+        }
         let servers = match self.servers(needs.unwrap_or(Needs::Shared)).await {
             Ok(servers) => servers,
             Err(why) => return RoundReport::impossible(faults, why),
         };
         let settings = faults.iter().flat_map(|fault| fault.settings()).collect();
         let plan = Plan { agents: args.agents, rate: args.rate };
-        let setup = Setup { gateways: 2, workers: 2, plan, settings };
+        let outage = faults.iter().any(|fault| fault.is_outage());
+        let alone = faults.len() == 1;
+        let setup = Setup { gateways: 2, workers: 2, plan, settings, outage, alone };
         let name = format!("agent-{index}");
         let round = AssertUnwindSafe(round::play(&name, faults, servers, setup));
         // The testkit panics where a test could not go on; the run goes on with the next round.
-        round.catch_unwind().await.unwrap_or_else(|panic| {
+        let report = round.catch_unwind().await.unwrap_or_else(|panic| {
             let words = panic.downcast_ref::<String>().map(String::as_str);
             let words = words.unwrap_or("its message is above");
             RoundReport::impossible(faults, format!("the round panicked: {words}"))
-        })
+        });
+        if !report.is_clean() {
+            // It may have left them injured, and the next round is not to suffer for it.
+            self.servers = None;
+        }
+        report
     }
 
     async fn servers(&mut self, needs: Needs) -> Result<Arc<Servers>, String> {

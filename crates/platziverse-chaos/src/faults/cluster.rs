@@ -33,7 +33,12 @@ pub(super) async fn begin(fault: Fault, stage: &mut Stage) -> Result<(), String>
 
 pub(super) async fn end(fault: Fault, stage: &mut Stage) -> Result<(), String> {
     match fault {
-        Fault::ClusterPartition => stage.servers.try_run("heal", NODES[0]).await,
+        Fault::ClusterPartition => {
+            // Two of three are enough.
+            let goes_on = stage.acknowledges().await;
+            stage.servers.try_run("heal", NODES[0]).await?;
+            goes_on
+        }
         _ => Ok(()),
     }
 }

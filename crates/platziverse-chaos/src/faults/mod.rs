@@ -3,12 +3,19 @@
 mod clients;
 mod cluster;
 mod deliveries;
+mod lost;
 mod overload;
+mod poison;
 mod postgres;
 mod processes;
 mod rabbitmq;
+mod rows;
+mod subscribers;
+mod takeover;
 
 use std::time::Duration;
+
+pub use overload::Overload;
 
 use crate::stage::{Setting, Stage};
 
@@ -91,6 +98,7 @@ faults! {
     GatewayKill "gateway-kill" Gateways processes 3 "kill -9 of a gateway",
     GatewayTerm "gateway-term" Gateways processes 2 "SIGTERM of a gateway",
     GatewaysKill "gateways-kill" Gateways processes 3 "kill -9 of two gateways at once",
+    GatewayLost "gateway-lost" Gateways lost 0 "kill -9 of a gateway that does not come back, with agents that cannot go elsewhere",
     WorkerKill "worker-kill" Workers processes 3 "kill -9 of a worker",
     WorkerTerm "worker-term" Workers processes 2 "SIGTERM of a worker",
     WorkersKill "workers-kill" Workers processes 3 "kill -9 of two workers at once",
@@ -100,13 +108,13 @@ faults! {
     RabbitKill "rabbitmq-kill" RabbitMq rabbitmq 3 "kill -9 of RabbitMQ",
     RabbitAlarm "rabbitmq-alarm" RabbitMq rabbitmq 6 "RabbitMQ's memory alarm: connection.blocked",
     QueueFull "queue-full" RabbitMq rabbitmq 6 "the ingest queue is full: RabbitMQ refuses publishes",
-    RabbitCut "rabbitmq-cut" RabbitMq rabbitmq 3 "every connection to RabbitMQ reset, then none accepted",
+    RabbitCut "rabbitmq-cut" RabbitMq rabbitmq 3 "every connection to RabbitMQ ended with a FIN, then none accepted",
     RabbitHalfOpen "rabbitmq-half-open" RabbitMq rabbitmq 25 "connections to RabbitMQ stay open and nothing passes",
-    RabbitSlow "rabbitmq-slow" RabbitMq rabbitmq 8 "200 ms and 256 KB/s between the services and RabbitMQ",
+    RabbitSlow "rabbitmq-slow" RabbitMq rabbitmq 8 "200 ms between gateways and RabbitMQ, 256 KB/s between it and workers",
     QueueDeleted "queue-deleted" RabbitMq rabbitmq 3 "the ingest queue deleted, and so its consumers cancelled",
     ClusterKill "cluster-kill" RabbitMq cluster 0 "a cluster of three: kill -9 of one node after the other",
     ClusterPartition "cluster-partition" RabbitMq cluster 15 "a cluster of three: one node parted from the others",
-    PostgresCut "postgres-cut" PostgreSql postgres 3 "every connection to PostgreSQL reset, then none accepted",
+    PostgresCut "postgres-cut" PostgreSql postgres 3 "every connection to PostgreSQL ended with a FIN, then none accepted",
     PostgresHalfOpen "postgres-half-open" PostgreSql postgres 12 "connections to PostgreSQL stay open and nothing passes",
     PostgresSlow "postgres-slow" PostgreSql postgres 6 "200 ms between the workers and PostgreSQL",
     PostgresRestart "postgres-restart" PostgreSql postgres 3 "PostgreSQL stopped in good order and started",
@@ -116,21 +124,21 @@ faults! {
     PostgresFull "postgres-disk-full" PostgreSql postgres 5 "no room on PostgreSQL's disk",
     PostgresLock "postgres-lock" PostgreSql postgres 10 "the table agents locked for 10 s",
     PostgresReadOnly "postgres-read-only" PostgreSql postgres 5 "the database read-only",
-    Poison "poison" Workers deliveries 3 "records that PostgreSQL refuses and validation cannot foresee",
-    Redelivery "redelivery" Workers deliveries 8 "every delivery twice: acknowledgements never arrive",
+    Poison "poison" Workers poison 3 "records that PostgreSQL refuses and validation cannot foresee",
+    Redelivery "redelivery" Workers deliveries 8 "for 2 s no acknowledgement of a worker arrives, then its connections end: three times",
     PrefetchOne "prefetch-1" Workers processes 3 "prefetch 1, and kill -9 of a worker",
     PrefetchMany "prefetch-1000" Workers processes 3 "prefetch 1000, and kill -9 of a worker",
     DeliveryLimit "delivery-limit" Workers deliveries 0 "deliveries repeated until their limit",
     Storm "reconnect-storm" Clients clients 8 "2,000 clients connect, report, break off and come again",
-    SlowSubscriber "slow-subscriber" Clients clients 6 "subscribers that read slowly",
-    NeverAcking "never-acking" Clients clients 6 "subscribers at QoS 1 that never acknowledge",
-    StoppedReader "stopped-reader" Clients clients 6 "subscribers that stop reading",
-    HalfOpenClients "half-open-clients" Clients clients 12 "agents whose network is gone: keep-alive ends them",
-    Takeover "takeover" Clients clients 0 "one client id taken over 1,000 times across two gateways",
+    SlowSubscriber "slow-subscriber" Clients subscribers 6 "subscribers that read slowly",
+    NeverAcking "never-acking" Clients subscribers 6 "subscribers at QoS 1 that never acknowledge",
+    StoppedReader "stopped-reader" Clients subscribers 6 "subscribers that stop reading",
+    HalfOpenClients "half-open-clients" Clients clients 8 "agents whose network is gone: keep-alive ends them",
+    Takeover "takeover" Clients takeover 0 "one client id taken over 1,000 times across two gateways",
     LateEnd "late-end" Clients clients 5 "agents move to a gateway while the one they left cannot tell",
     MidPacket "mid-packet" Clients clients 4 "clients that die in the middle of a packet",
-    OverloadThree "overload-3" Everything overload 300 "three times what the workers can take, for 5 minutes",
-    OverloadTen "overload-10" Everything overload 60 "ten times what the workers can take, for a minute",
+    OverloadThree "overload-3" Everything overload 240 "three times what the workers can take, for 5 minutes",
+    OverloadTen "overload-10" Everything overload 40 "ten times what the workers can take, for a minute",
 }
 
 impl Fault {
@@ -152,7 +160,7 @@ impl Fault {
     pub fn is_short(self) -> bool {
         matches!(
             self,
-            Self::GatewayKill
+            Self::GatewayLost
                 | Self::WorkersKill
                 | Self::Drain
                 | Self::RabbitKill
@@ -167,7 +175,7 @@ impl Fault {
     }
 
     /// Whether it can go along with faults of other targets: not if it needs settings or servers of
-    /// its own, or looks at rows while it holds.
+    /// its own, looks at rows while it holds, or goes by what only its own toxics may do.
     pub fn is_combinable(self) -> bool {
         self.target() != Target::Everything
             && self.needs() == Needs::Shared
@@ -175,11 +183,19 @@ impl Fault {
             && !matches!(
                 self,
                 Self::QueueDeleted
+                    | Self::GatewayLost
+                    | Self::Redelivery
                     | Self::Poison
                     | Self::HalfOpenClients
                     | Self::Takeover
                     | Self::LateEnd
             )
+    }
+
+    /// Whether a service may find no server, so that it cannot end by itself in its time.
+    pub fn is_outage(self) -> bool {
+        matches!(self.target(), Target::RabbitMq | Target::PostgreSql)
+            && !matches!(self, Self::RabbitSlow | Self::PostgresSlow | Self::PostgresTerminate)
     }
 
     /// Settings that all services of the round have.

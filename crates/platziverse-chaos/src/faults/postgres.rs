@@ -10,9 +10,10 @@ use crate::ballast::Ballast;
 use crate::stage::Stage;
 
 const SLOW: Duration = Duration::from_millis(200);
-/// Every connection of workers to this database.
+/// Every connection of workers to this database; an autovacuum's belongs to nobody.
 const TERMINATE: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-                         WHERE datname = current_database() AND pid <> pg_backend_pid()";
+                         WHERE datname = current_database() AND usename = current_user \
+                         AND pid <> pg_backend_pid()";
 
 pub(super) async fn begin(fault: Fault, stage: &mut Stage) -> Result<(), String> {
     match fault {
@@ -69,13 +70,16 @@ pub(super) async fn end(fault: Fault, stage: &mut Stage) -> Result<(), String> {
             Ok(())
         }
         Fault::PostgresReadOnly => {
+            // Beside another fault they may have nothing to write, or not run.
+            let waited = if stage.setup.alone { workers_wait(stage).await } else { Ok(()) };
             let name = stage.world.database().name().to_owned();
             let reset = format!(
                 "BEGIN READ WRITE; \
                  ALTER DATABASE {name} RESET default_transaction_read_only; COMMIT"
             );
             sql(stage, &reset).await?;
-            sql(stage, TERMINATE).await
+            sql(stage, TERMINATE).await?;
+            waited
         }
         Fault::PostgresFull => {
             let waited = workers_wait(stage).await;

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use platziverse_testkit::Process;
 use tokio::time::Instant;
 
 use super::{Fault, Target};
+use crate::service::Service;
 use crate::stage::Stage;
 
 /// `ops.drain_timeout` and what a process needs to end.
 const DRAIN: Duration = Duration::from_secs(12);
+/// The exit code of a process whose drain was cut short by `ops.drain_timeout`.
+const FORCED: i32 = 2;
 
 pub(super) async fn begin(fault: Fault, stage: &mut Stage) -> Result<(), String> {
     match fault {
@@ -20,8 +22,8 @@ pub(super) async fn begin(fault: Fault, stage: &mut Stage) -> Result<(), String>
             kill(&mut stage.workers[..1]);
         }
         Fault::WorkersKill => kill(&mut stage.workers),
-        Fault::GatewayTerm => terminate(&mut stage.gateways[0]).await?,
-        Fault::WorkerTerm => terminate(&mut stage.workers[0]).await?,
+        Fault::GatewayTerm => terminate(&mut stage.gateways[0], stage.setup.outage).await?,
+        Fault::WorkerTerm => terminate(&mut stage.workers[0], stage.setup.outage).await?,
         Fault::Drain => drain(stage).await?,
         Fault::Rolling => rolling(stage).await?,
         other => return Err(format!("{other:?} is no fault of a process")),
@@ -45,40 +47,38 @@ pub(super) fn restart_workers(stage: &mut Stage) -> Result<(), String> {
     restart(&mut stage.workers)
 }
 
-fn kill(processes: &mut [Process]) {
-    processes.iter_mut().for_each(Process::kill);
+fn kill(services: &mut [Service]) {
+    services.iter_mut().for_each(Service::kill);
 }
 
-fn restart(processes: &mut [Process]) -> Result<(), String> {
-    for process in processes.iter_mut().filter_map(|one| (!one.is_running()).then_some(one)) {
-        process.restart()?;
-    }
-    Ok(())
+fn restart(services: &mut [Service]) -> Result<(), String> {
+    services.iter_mut().try_for_each(Service::start_again)
 }
 
-/// SIGTERM: it must end by itself, in its time, and say that it ended cleanly.
-async fn terminate(process: &mut Process) -> Result<(), String> {
+/// SIGTERM: it must end by itself, in its time, and say that it ended cleanly. Without its server
+/// it may say that it gave up waiting.
+async fn terminate(service: &mut Service, outage: bool) -> Result<(), String> {
     let begun = Instant::now();
-    let status = process.terminate().await;
+    service.ask_to_end();
+    let status = service.ended().await;
     let took = begun.elapsed();
-    match status.success() && took <= DRAIN {
+    let is_right = status.success() || outage && status.code() == Some(FORCED);
+    match is_right && took <= DRAIN {
         true => Ok(()),
-        false => Err(format!("{} ended after {took:?} with {status}", process.name())),
+        false => Err(format!("{} ended after {took:?} with {status}", service.name())),
     }
 }
 
 async fn drain(stage: &mut Stage) -> Result<(), String> {
     let all = stage.gateways.iter_mut().chain(&mut stage.workers);
     let mut ending: Vec<_> = all.collect();
-    for process in &mut ending {
-        process.signal("TERM");
-    }
+    ending.iter_mut().for_each(|service| service.ask_to_end());
     let begun = Instant::now();
-    for process in ending {
-        let status = process.ended().await;
+    for service in ending {
+        let status = service.ended().await;
         let took = begun.elapsed();
         if !status.success() || took > DRAIN {
-            return Err(format!("{} ended after {took:?} with {status}", process.name()));
+            return Err(format!("{} ended after {took:?} with {status}", service.name()));
         }
     }
     Ok(())
@@ -86,13 +86,13 @@ async fn drain(stage: &mut Stage) -> Result<(), String> {
 
 async fn rolling(stage: &mut Stage) -> Result<(), String> {
     for index in 0..stage.workers.len() {
-        terminate(&mut stage.workers[index]).await?;
-        stage.workers[index].restart()?;
+        terminate(&mut stage.workers[index], stage.setup.outage).await?;
+        stage.workers[index].start_again()?;
         stage.ready().await?;
     }
     for index in 0..stage.gateways.len() {
-        terminate(&mut stage.gateways[index]).await?;
-        stage.gateways[index].restart()?;
+        terminate(&mut stage.gateways[index], stage.setup.outage).await?;
+        stage.gateways[index].start_again()?;
         stage.ready().await?;
     }
     Ok(())
