@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::{config, db, dead, health, topology, user};
+use crate::{bench, config, db, dead, health, topology, user};
 
 const AFTER: &str = "\
 Where RabbitMQ and PostgreSQL are comes from the settings (`platziverse config show` prints them). \
@@ -43,6 +43,8 @@ pub(crate) enum Command {
     Topology(topology::Args),
     /// Whether the services here are ready: 0 if they say so, else 1
     Health(health::Args),
+    /// How much a gateway, or any other MQTT server, takes: publishes at QoS 1 and measures
+    Bench(bench::Args),
     /// The gateway's users
     #[command(subcommand)]
     User(user::Command),
@@ -54,7 +56,11 @@ impl Command {
         match self {
             Self::Dead(command) => command.when_interrupted(),
             Self::Db(command) => command.when_interrupted(),
-            Self::Config(_) | Self::Topology(_) | Self::Health(_) | Self::User(_) => None,
+            Self::Bench(_)
+            | Self::Config(_)
+            | Self::Topology(_)
+            | Self::Health(_)
+            | Self::User(_) => None,
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 mod args;
+mod bench;
 mod config;
 mod db;
 mod dead;

@@ -11,7 +11,7 @@ use tokio::task::JoinError;
 
 use crate::args::{Args, Command};
 use crate::settings::Context;
-use crate::{config, db, dead, health, output, progress, topology, user};
+use crate::{bench, config, db, dead, health, output, progress, topology, user};
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -77,6 +77,7 @@ async fn dispatch(command: Command, context: Context) -> anyhow::Result<()> {
         Command::Dead(command) => dead::run(command, &context).await,
         Command::Topology(args) => topology::run(&args, &context),
         Command::Health(args) => health::run(args, &context),
+        Command::Bench(args) => bench::run(args, &context).await,
         Command::User(command) => user::run(command).await,
     }
 }

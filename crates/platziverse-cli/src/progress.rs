@@ -26,6 +26,13 @@ pub(crate) async fn shown<T>(doing: &str, work: impl Future<Output = T>) -> T {
     }
 }
 
+/// Shows a line in place of the one before, on a terminal.
+pub(crate) fn show(line: &str) {
+    if io::stderr().is_terminal() {
+        put(&format!("{CLEAR_LINE}{line}"));
+    }
+}
+
 /// Empties the terminal's line, be it a sign of life or a question without an answer.
 pub(crate) fn clear() {
     if io::stderr().is_terminal() {

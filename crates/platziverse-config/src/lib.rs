@@ -73,3 +73,4 @@ pub use sections::ops::{GATEWAY_OPS, OpsConfig, WORKER_OPS};
 pub use sections::tasks::TasksConfig;
 pub use settings::{Loaded, Settings};
 pub use show::Row;
+pub use uri::{Uri, UrlError};

@@ -1,13 +1,14 @@
 //! The parts of a connection URL (RFC 3986), percent-encoding undone.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::net::Ipv6Addr;
 
 use serde_json::Value;
 
 /// Why a connection URL cannot be used. Never says what the URL is: it may hold a password.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct UrlError {
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{reason}")]
+pub struct UrlError {
     pub(crate) reason: String,
 }
 
@@ -37,20 +38,41 @@ impl UrlParts {
 }
 
 /// A URL taken apart.
-#[derive(Debug, Eq, PartialEq)]
-pub(crate) struct Uri {
-    pub(crate) scheme: String,
-    pub(crate) username: Option<String>,
-    pub(crate) password: Option<String>,
-    pub(crate) host: Option<String>,
-    pub(crate) port: Option<u16>,
+#[derive(Eq, PartialEq)]
+pub struct Uri {
+    /// In small letters.
+    pub scheme: String,
+    /// Before the `@`.
+    pub username: Option<String>,
+    /// After the user name.
+    pub password: Option<String>,
+    /// A name or an address, IPv6 without brackets.
+    pub host: Option<String>,
+    /// 1 to 65535.
+    pub port: Option<u16>,
     /// Without the first slash; `None` if nothing follows it.
-    pub(crate) path: Option<String>,
-    pub(crate) query: Vec<(String, String)>,
+    pub path: Option<String>,
+    /// Names and values, in order.
+    pub query: Vec<(String, String)>,
+}
+
+impl fmt::Debug for Uri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { scheme, host, port, .. } = self;
+        f.debug_struct("Uri")
+            .field("scheme", scheme)
+            .field("host", host)
+            .field("port", port)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Uri {
-    pub(crate) fn parse(text: &str) -> Result<Self, UrlError> {
+    /// Takes a URL apart.
+    ///
+    /// # Errors
+    /// If it is none; the error does not say what it is, since it may hold a password.
+    pub fn parse(text: &str) -> Result<Self, UrlError> {
         let (scheme, rest) =
             text.split_once("://").ok_or_else(|| UrlError::new("it has no `://`"))?;
         if rest.contains(['#', ' ']) {

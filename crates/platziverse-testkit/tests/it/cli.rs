@@ -197,3 +197,40 @@ async fn health_is_that_of_the_service_that_the_settings_name() {
     let gone = health(&address).await;
     assert!(gone.status.code() == Some(1) && gone.stderr.contains(&address), "{gone:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_bench_counts_is_stored() {
+    let world = World::start().await;
+    let (gateway, worker) = (world.gateway().await, world.worker().await);
+    let url = format!("mqtt://{}", gateway.mqtt());
+    let base = ["bench", "--json", "--url", &url, "--clients", "4", "--agents", "2"];
+    let times = ["--warm-up", "200ms", "--time", "1s"];
+    let mut sent = 0;
+    for pace in [["--in-flight", "5"], ["--rate", "500"]] {
+        let name = ["--name", pace[0].trim_start_matches('-')];
+        let report = json(&world, &[&base[..], &times, &pace, &name].concat()).await;
+        let count = |name: &str| report[name].as_u64().expect("a count");
+        assert!(count("acknowledged") > 0, "{report}");
+        assert_eq!((count("unanswered"), count("closed")), (0, 0), "{report}");
+        let latency = |name: &str| report["latency"][name].as_f64().expect("milliseconds");
+        assert!(latency("p50") > 0.0 && latency("p50") <= latency("max"), "{report}");
+        sent += count("sent");
+    }
+    world.at_rest(&[&gateway, &worker]).await;
+    assert_eq!(world.database().value(METRICS).await, (2 * sent).to_string());
+    // Two runs, each of four clients with two agents.
+    assert_eq!(world.database().value("SELECT count(*) FROM agents").await, "16");
+    let dues = "SELECT count(*) FROM metrics WHERE type = 'sent' AND \
+                abs(value::numeric - extract(epoch from received_at) * 1000000) > 60000000";
+    assert_eq!(world.database().value(dues).await, "0", "each says when it was due");
+
+    let nobody = complaint(&world, &["bench", "--url", "mqtt://127.0.0.1:1"]).await;
+    assert!(nobody.contains("no connection to 127.0.0.1:1"), "{nobody}");
+}
+
+/// What the command said when it failed.
+async fn complaint(world: &World, arguments: &[&str]) -> String {
+    let ended = world.platziverse(arguments).await;
+    assert_eq!(ended.status.code(), Some(1), "{arguments:?}: {ended:?}");
+    ended.stderr
+}

@@ -1,0 +1,23 @@
+//! MQTT load, for measuring what a server takes.
+//!
+//! Many clients publish at QoS 1, in a closed loop (each keeps so many publishes in flight) or an
+//! open one (all together publish at a rate, whatever the answers do). Latencies of the open loop
+//! count from the moment at which a message was to be sent, so that a server which stalls does not
+//! hide how long the messages waited that could not even be sent ("coordinated omission").
+//!
+//! The clients are made for little more than this, so that they take little of the machine which
+//! they measure: MQTT 3.1.1, one write for all that is due, one read for all answers.
+
+mod client;
+mod latency;
+mod message;
+mod plan;
+mod report;
+mod run;
+mod wire;
+
+pub use latency::Latency;
+pub use message::Shape;
+pub use plan::{IN_FLIGHT_MAX, Login, Pace, Plan, Server};
+pub use report::{Progress, Report};
+pub use run::{Clients, LoadError, run};

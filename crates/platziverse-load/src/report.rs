@@ -1,0 +1,40 @@
+//! What a run came to.
+
+use serde::Serialize;
+
+use crate::latency::Latency;
+
+/// What a run came to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Report {
+    /// Publishes that were acknowledged, of those due while it counted.
+    pub acknowledged: u64,
+    /// Publishes that were sent, with those of the warm-up.
+    pub sent: u64,
+    /// Publishes that had no answer when the run ended.
+    pub unanswered: u64,
+    /// Seconds that counted.
+    pub seconds: f64,
+    /// Acknowledged publishes a second.
+    pub rate: f64,
+    /// From when a publish was due (open loop) or sent (closed loop) to its PUBACK.
+    pub latency: Latency,
+    /// Connections that the server closed before the end, and why the first of them.
+    pub closed: u64,
+    /// Why the first was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// How a run goes, told once a second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Progress {
+    /// Seconds since the clients began to publish.
+    pub seconds: f64,
+    /// Publishes acknowledged since the last time, a second.
+    pub rate: f64,
+    /// Publishes that await their PUBACK.
+    pub in_flight: u64,
+    /// Connections that are open.
+    pub open: u64,
+}
