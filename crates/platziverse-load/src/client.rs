@@ -28,6 +28,8 @@ pub(crate) struct Run {
     pub(crate) recorder: Recorder,
     pub(crate) sent: AtomicU64,
     pub(crate) answered: AtomicU64,
+    /// Of these, those whose answer came while it counted.
+    pub(crate) in_time: AtomicU64,
     pub(crate) open: AtomicU64,
     /// When the clients begin to publish.
     pub(crate) begin: Instant,
@@ -41,7 +43,11 @@ impl Run {
     }
 
     pub(crate) fn end(&self) -> Instant {
-        self.counts_from() + self.plan.time
+        self.begin + self.length()
+    }
+
+    fn length(&self) -> Duration {
+        self.plan.warm_up + self.plan.time
     }
 }
 
@@ -112,21 +118,23 @@ impl Client {
     pub(crate) async fn publish(mut self) -> (u64, io::Result<()>) {
         let result = self.serve().await;
         self.run.open.fetch_sub(1, Ordering::Relaxed);
-        (self.open.iter().filter(|open| !open.answered).count() as u64, result)
+        let sent = self.open.iter().filter(|open| !open.answered).count() as u64;
+        let due = self.schedule.map_or(0, |schedule| schedule.due_before(self.run.length()));
+        (sent + due.saturating_sub(self.published), result)
     }
 
     async fn serve(&mut self) -> io::Result<()> {
         let end = self.run.end();
         loop {
             let now = Instant::now();
-            if now < end {
-                self.fill(now);
-            }
+            self.fill(now, end);
             self.write()?;
-            if now >= end && (self.open.is_empty() || now >= end + GRACE) {
+            let due = self.next_due(now);
+            let is_done = self.open.is_empty() && due.is_none();
+            if now >= end && (is_done || now >= end + GRACE) {
                 return self.stream.write_all(&wire::DISCONNECT).await;
             }
-            let wake = self.next_due(now).unwrap_or(if now < end { end } else { end + GRACE });
+            let wake = due.unwrap_or(if now < end { end } else { end + GRACE });
             let writing = self.written < self.outbound.len();
             tokio::select! {
                 ready = self.stream.readable() => { ready?; self.read()?; }
@@ -136,7 +144,7 @@ impl Client {
         }
     }
 
-    /// When the next publish is due that there is room for; nothing in a closed loop.
+    /// When the next publish is due that there is room for; nothing in a closed loop, or at its end.
     fn next_due(&self, now: Instant) -> Option<Instant> {
         let due = self.run.begin + self.schedule?.due(self.published);
         (self.has_room() && due < self.run.end()).then(|| due.max(now))
@@ -146,15 +154,16 @@ impl Client {
         self.open.len() < self.run.plan.pace.in_flight_max() && self.outbound.len() < UNWRITTEN_MAX
     }
 
-    /// Makes what is due.
-    fn fill(&mut self, now: Instant) {
+    /// Makes what is due. What was due before the end is made after it, too: a machine that comes
+    /// late to it must not make the server look better.
+    fn fill(&mut self, now: Instant, end: Instant) {
         let before = self.published;
         while self.has_room() {
             let since = match self.schedule {
                 Some(schedule) => self.run.begin + schedule.due(self.published),
                 None => now,
             };
-            if since > now {
+            if since > now || since >= end {
                 break;
             }
             let micros = since.duration_since(self.run.begin).as_micros();
@@ -198,6 +207,9 @@ impl Client {
         }
         self.inbound.drain(..used);
         self.run.answered.fetch_add(answered, Ordering::Relaxed);
+        if now >= self.run.counts_from() && now < self.run.end() {
+            self.run.in_time.fetch_add(answered, Ordering::Relaxed);
+        }
         self.run.recorder.record(self.number, self.latencies.drain(..));
         Ok(())
     }

@@ -96,6 +96,13 @@ impl Schedule {
         let nanos = self.step.as_nanos().saturating_mul(u128::from(number));
         self.first + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
+
+    /// How many are due before `end`, from the start.
+    pub(crate) fn due_before(&self, end: Duration) -> u64 {
+        let rest = end.saturating_sub(self.first).as_nanos();
+        let count = rest.div_ceil(self.step.as_nanos().max(1));
+        u64::try_from(count).unwrap_or(u64::MAX)
+    }
 }
 
 #[cfg(test)]
@@ -119,6 +126,11 @@ mod tests {
             })
             .collect();
         all.sort_unstable();
+        let before = |millis| {
+            let schedules = (0..4).map(|client| Schedule::of(&plan, client).unwrap());
+            schedules.map(|one| one.due_before(Duration::from_millis(millis))).sum::<u64>()
+        };
+        assert_eq!([0, 1, 125, 126, 1_000].map(before), [0, 1, 1, 2, 8]);
         assert_eq!(all, [0, 125, 250, 375, 500, 625, 750, 875]);
     }
 

@@ -7,15 +7,16 @@ use crate::latency::Latency;
 /// What a run came to.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Report {
-    /// Publishes that were acknowledged, of those due while it counted.
+    /// Publishes that were acknowledged, sooner or later, of those due while it counted.
     pub acknowledged: u64,
     /// Publishes that were sent, with those of the warm-up.
     pub sent: u64,
-    /// Publishes that had no answer when the run ended.
+    /// Publishes that had no answer 10 s after the end, those included that were due and could not
+    /// be sent.
     pub unanswered: u64,
     /// Seconds that counted.
     pub seconds: f64,
-    /// Acknowledged publishes a second.
+    /// PUBACKs a second while it counted.
     pub rate: f64,
     /// From when a publish was due (open loop) or sent (closed loop) to its PUBACK.
     pub latency: Latency,

@@ -124,7 +124,7 @@ impl Clients {
         (report.acknowledged, report.latency) = run.recorder.read();
         report.sent = run.sent.load(Ordering::Relaxed);
         report.seconds = run.plan.time.as_secs_f64();
-        report.rate = report.acknowledged as f64 / report.seconds;
+        report.rate = run.in_time.load(Ordering::Relaxed) as f64 / report.seconds;
         report
     }
 }
@@ -153,6 +153,7 @@ fn begin(plan: Plan, open: usize) -> Run {
         recorder: Recorder::new(),
         sent: AtomicU64::new(0),
         answered: AtomicU64::new(0),
+        in_time: AtomicU64::new(0),
         open: AtomicU64::new(open as u64),
         begin: Instant::now() + PREPARE,
         begin_micros: millis * 1_000 + PREPARE.as_micros() as u64,
