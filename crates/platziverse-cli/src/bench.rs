@@ -25,8 +25,8 @@ const METRICS_MAX: u64 = 1_000;
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
-    /// Where to publish, mqtt://[USER:PASSWORD@]HOST[:PORT], percent-encoded; more than one for
-    /// several servers [default: the gateway that scripts/up started, by .run/env, else
+    /// Where to publish, mqtt://HOST:PORT or mqtt://USER:PASSWORD@HOST:PORT, percent-encoded; more
+    /// than one for several servers [default: the gateway that scripts/up started, by .run/env, else
     /// mqtt://127.0.0.1:1883]
     #[arg(long = "url", value_name = "URL")]
     urls: Vec<MqttUrl>,
