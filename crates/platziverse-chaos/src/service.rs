@@ -8,10 +8,19 @@ use platziverse_testkit::Process;
 /// How much of its log is told of a service that has ended by itself, in lines.
 const LAST_LINES: usize = 5;
 
+/// The exit code of a service that cannot start.
+const FAILED: i32 = 1;
+/// What a service says when it begins, and once it serves.
+const BEGINS: &str = " starts; health and metrics on ";
+const SERVES: &str = "start is ready";
+
 /// A gateway or a worker.
 #[derive(Debug)]
 pub struct Service {
     process: Process,
+    /// Whether its servers may be away: then one that cannot start is started again, as whoever
+    /// supervises it does (`scripts/up`, Docker's restart policy).
+    outage: bool,
     /// Whether its end is accounted for: a fault has ended it, or it is told already.
     felled: bool,
     unexpected: Vec<String>,
@@ -19,8 +28,8 @@ pub struct Service {
 
 impl Service {
     /// The service of a process that runs.
-    pub fn of(process: Process) -> Self {
-        Self { process, felled: false, unexpected: Vec::new() }
+    pub fn of(process: Process, outage: bool) -> Self {
+        Self { process, outage, felled: false, unexpected: Vec::new() }
     }
 
     /// SIGKILL.
@@ -68,11 +77,14 @@ impl Service {
         if self.felled {
             return;
         }
-        if let Some(status) = self.process.status() {
-            self.felled = true;
-            let words = ended_by_itself(self.process.name(), status, &self.process.log());
-            self.unexpected.push(words);
-        }
+        let Some(status) = self.process.status() else { return };
+        let log = self.process.log();
+        let failed = match self.outage && could_not_start(status, &log) {
+            true => self.process.restart().err(),
+            false => Some(ended_by_itself(self.process.name(), status, &log)),
+        };
+        self.felled = failed.is_some();
+        self.unexpected.extend(failed);
     }
 
     /// What should not have happened to it, a panic included.
@@ -97,6 +109,11 @@ impl Deref for Service {
     }
 }
 
+fn could_not_start(status: ExitStatus, log: &str) -> bool {
+    let life = log.rsplit_once(BEGINS).map_or(log, |(_, life)| life);
+    status.code() == Some(FAILED) && !life.contains(SERVES)
+}
+
 fn ended_by_itself(name: &str, status: ExitStatus, log: &str) -> String {
     let lines: Vec<_> = log.lines().collect();
     let last = lines[lines.len().saturating_sub(LAST_LINES)..].join("\n    ");
@@ -108,6 +125,19 @@ mod tests {
     use std::os::unix::process::ExitStatusExt;
 
     use super::*;
+
+    #[test]
+    fn only_a_start_may_fail() {
+        let begins = format!("platziverse-worker 0.1.0{BEGINS}http://127.0.0.1:1\n");
+        let check = |status: i32, log: &str, want: bool| {
+            assert_eq!(could_not_start(ExitStatus::from_raw(status), log), want, "{status} {log}");
+        };
+        let lives = format!("{begins}{SERVES}\n{begins}platziverse-worker: connecting to …\n");
+        check(1 << 8, &lives, true);
+        check(1 << 8, &format!("{begins}{SERVES}\n"), false);
+        check(2 << 8, &lives, false);
+        check(9, &lives, false);
+    }
 
     #[test]
     fn an_end_is_told_with_its_status_and_the_last_lines() {

@@ -93,7 +93,7 @@ impl Stage {
                 ("PLATZIVERSE_DATABASE__URL", world.database().url_at(postgres.address())),
             ];
             let process = world.try_worker_with(&together(&own, &setup.settings)).await?;
-            workers.push(Service::of(process));
+            workers.push(Service::of(process, setup.outage));
         }
         let (mut gateways, mut gateway_amqp) = (Vec::new(), Vec::new());
         for _ in 0..setup.gateways {
@@ -101,7 +101,7 @@ impl Stage {
             let own = vec![("PLATZIVERSE_AMQP__URL", world.amqp_url_at(proxy.address()))];
             gateway_amqp.push(proxy);
             let process = world.try_gateway_with(&together(&own, &setup.settings)).await?;
-            gateways.push(Service::of(process));
+            gateways.push(Service::of(process, setup.outage));
         }
         let addresses: Vec<SocketAddr> = gateways.iter().map(|one| one.mqtt()).collect();
         let stage = Self {
