@@ -2,8 +2,7 @@
 
 use clap::Parser;
 
-use crate::faults::Fault;
-use crate::schedule::Wish;
+use crate::schedule::{self, Round, Wish};
 
 /// Agents, unless another number is wanted.
 pub const AGENTS: usize = 40;
@@ -21,9 +20,9 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     pub rounds: Option<usize>,
 
-    /// Only this fault; may be given several times
-    #[arg(long, value_name = "NAME", value_parser = fault)]
-    pub fault: Vec<Fault>,
+    /// Only this fault, or these at once if joined by +; may be given several times
+    #[arg(long, value_name = "NAME[+NAME]", value_parser = schedule::named)]
+    pub fault: Vec<Round>,
 
     /// One of each kind only, and two combinations
     #[arg(long, conflicts_with = "fault")]
@@ -57,15 +56,11 @@ pub struct Args {
 impl Args {
     /// What is wanted, where chance begins at `seed`.
     pub fn wish(&self, seed: u64) -> Wish {
-        Wish { faults: self.fault.clone(), rounds: self.rounds, short: self.short, seed }
+        Wish { only: self.fault.clone(), rounds: self.rounds, short: self.short, seed }
     }
 
     /// The seed that was given, or one of chance.
     pub fn seed(&self) -> u64 {
         self.seed.unwrap_or_else(|| fastrand::u64(..1_000_000))
     }
-}
-
-fn fault(name: &str) -> Result<Fault, String> {
-    Fault::named(name).ok_or_else(|| format!("there is no fault {name}; --list prints them"))
 }
