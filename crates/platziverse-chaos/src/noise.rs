@@ -24,10 +24,16 @@ pub struct Volume {
     pub rate: u32,
 }
 
+#[derive(Debug, Default)]
+struct Counts {
+    sent: AtomicU64,
+    acknowledged: AtomicU64,
+}
+
 /// The publisher; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Noise {
-    acknowledged: Arc<AtomicU64>,
+    counts: Arc<Counts>,
     task: JoinHandle<()>,
 }
 
@@ -35,14 +41,19 @@ impl Noise {
     /// Publishes at one gateway after the other, at the next one when a connection ends.
     #[expect(clippy::disallowed_methods, reason = "the drop ends the task")]
     pub fn start(gateways: Vec<SocketAddr>, volume: Volume) -> Self {
-        let acknowledged = Arc::<AtomicU64>::default();
-        let task = tokio::spawn(publish(gateways, volume, Arc::clone(&acknowledged)));
-        Self { acknowledged, task }
+        let counts = Arc::<Counts>::default();
+        let task = tokio::spawn(publish(gateways, volume, Arc::clone(&counts)));
+        Self { counts, task }
+    }
+
+    /// How many messages it has sent.
+    pub fn sent(&self) -> u64 {
+        self.counts.sent.load(Ordering::Relaxed)
     }
 
     /// How many messages it has been told are taken.
     pub fn acknowledged(&self) -> u64 {
-        self.acknowledged.load(Ordering::Relaxed)
+        self.counts.acknowledged.load(Ordering::Relaxed)
     }
 }
 
@@ -52,29 +63,30 @@ impl Drop for Noise {
     }
 }
 
-async fn publish(gateways: Vec<SocketAddr>, volume: Volume, acknowledged: Arc<AtomicU64>) {
+async fn publish(gateways: Vec<SocketAddr>, volume: Volume, counts: Arc<Counts>) {
     for gateway in gateways.iter().cycle() {
         let client = Client::try_connect(Options::new(*gateway, Version::V5), CONNECT).await;
         if let Ok(client) = client {
-            speak(&client, volume, &acknowledged).await;
+            speak(&client, volume, &counts).await;
         }
         sleep(PAUSE).await;
     }
 }
 
 /// Until the connection ends.
-async fn speak(client: &Client, volume: Volume, acknowledged: &AtomicU64) {
+async fn speak(client: &Client, volume: Volume, counts: &Counts) {
     let mut beat = interval(Duration::from_secs(1) / volume.rate.max(1));
     let payload = vec![b'x'; volume.bytes];
     let mut pending = Vec::new();
     while client.is_closed().is_none() {
         beat.tick().await;
+        counts.sent.fetch_add(1, Ordering::Relaxed);
         pending.push(client.send(TOPIC, QoS::AtLeastOnce, payload.clone()).await);
         pending.retain_mut(|one| match one.so_far() {
             None => true,
             Some(answer) => {
                 let taken = answer.is_ok_and(|ack| ack.code < 0x80);
-                acknowledged.fetch_add(u64::from(taken), Ordering::Relaxed);
+                counts.acknowledged.fetch_add(u64::from(taken), Ordering::Relaxed);
                 false
             }
         });

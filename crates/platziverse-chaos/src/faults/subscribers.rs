@@ -127,13 +127,17 @@ async fn miss(stage: &mut Stage) -> Result<(), String> {
 /// What is left over for it once there was enough is that its connection has ended: what it is told
 /// would come after all that it has not read.
 async fn are_evicted(stage: &mut Stage) -> Result<(), String> {
-    let heard = |stage: &Stage| stage.crowd.noise.as_ref().map_or(0, Noise::acknowledged);
-    // What was published while RabbitMQ was away need not have reached them.
-    let before = heard(stage);
+    // What was published while a gateway had no live queue has not reached its subscribers.
+    stage.ready().await?;
+    let noise =
+        |stage: &Stage, count: fn(&Noise) -> u64| stage.crowd.noise.as_ref().map_or(0, count);
+    let enough = noise(stage, Noise::sent) + ENOUGH;
     stage
-        .until("there was more than it can take", LONG, async |stage| match heard(stage) - before {
-            count if count >= ENOUGH => Ok(()),
-            count => Err(format!("{count} of {ENOUGH} messages")),
+        .until("there was more than it can take", LONG, async |stage| {
+            match noise(stage, Noise::acknowledged) {
+                count if count >= enough => Ok(()),
+                count => Err(format!("{count} of {enough} messages")),
+            }
         })
         .await?;
     stage.crowd.proxies.iter().for_each(|proxy| proxy.set(Toxic::None));
