@@ -1,5 +1,7 @@
 //! The table that a run ends with.
 
+use platziverse_testkit::aligned;
+
 use crate::round::RoundReport;
 
 const HEAD: [&str; 10] = [
@@ -17,16 +19,12 @@ const HEAD: [&str; 10] = [
 
 /// The rounds as a table; a line of its own for each thing unexpected.
 pub fn table(rounds: &[RoundReport]) -> String {
-    let rows: Vec<_> = rounds.iter().map(row).collect();
-    let mut widths: Vec<usize> = HEAD.iter().map(|head| head.len()).collect();
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.len());
-        }
-    }
-    let mut text = line(&HEAD.map(str::to_owned), &widths);
-    for (row, round) in rows.iter().zip(rounds) {
-        text.push_str(&line(row, &widths));
+    let head = HEAD.map(str::to_owned).to_vec();
+    let rows: Vec<_> = std::iter::once(head).chain(rounds.iter().map(row)).collect();
+    let mut lines = aligned(&rows, 1).into_iter();
+    let mut text = lines.next().unwrap_or_default() + "\n";
+    for (line, round) in lines.zip(rounds) {
+        text.push_str(&format!("{line}\n"));
         if let Some(why) = &round.skipped {
             text.push_str(&format!("  - not played: {why}\n"));
         }
@@ -64,10 +62,10 @@ fn recovered(round: &RoundReport) -> String {
     }
 }
 
-fn row(round: &RoundReport) -> [String; 10] {
+fn row(round: &RoundReport) -> Vec<String> {
     let tally = &round.tally;
     let megabytes = |bytes: u64| (bytes >> 20).to_string();
-    [
+    vec![
         round.fault.clone(),
         tally.attempted.to_string(),
         tally.acknowledged.to_string(),
@@ -79,19 +77,6 @@ fn row(round: &RoundReport) -> [String; 10] {
         megabytes(round.peak_memory.gateway),
         megabytes(round.peak_memory.worker),
     ]
-}
-
-fn line(cells: &[String; 10], widths: &[usize]) -> String {
-    let padded: Vec<_> = cells
-        .iter()
-        .zip(widths)
-        .enumerate()
-        .map(|(column, (cell, width))| match column {
-            0 => format!("{cell:<width$}"),
-            _ => format!("{cell:>width$}"),
-        })
-        .collect();
-    format!("{}\n", padded.join("  ").trim_end())
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ mod rest;
 mod samples;
 mod servers;
 mod start;
+mod table;
 mod url;
 mod world;
 
@@ -50,4 +51,5 @@ pub use raw::RawClient;
 pub use samples::Samples;
 pub use servers::Servers;
 pub use start::Ended;
+pub use table::aligned;
 pub use world::World;
