@@ -34,17 +34,22 @@ impl Shape {
     }
 }
 
+/// Digits of a moment in microseconds since 1970, until the year 2286.
+const DUE_DIGITS: usize = 16;
+
 /// Makes the payloads of one client.
 #[derive(Debug)]
 pub(crate) struct Messages {
     heads: Vec<String>,
+    /// Whether the moment follows, at which the message is due.
+    is_dated: bool,
     tail: String,
     next: usize,
 }
 
 impl Messages {
     pub(crate) fn of(shape: &Shape, name: &str, client: usize) -> Self {
-        let (heads, tail) = match shape {
+        let (heads, is_dated, tail) = match shape {
             Shape::Numbered { agents, metrics } => {
                 let head = |agent: usize| {
                     format!(
@@ -55,11 +60,22 @@ impl Messages {
                 for number in 1..*metrics {
                     tail += &format!(r#", {{"type": "temperature-{number}", "value": 21.5}}"#);
                 }
-                ((0..(*agents).max(1)).map(head).collect(), tail + "]}")
+                ((0..(*agents).max(1)).map(head).collect(), true, tail + "]}")
             }
-            Shape::Opaque { bytes, .. } => (vec![String::new()], "x".repeat(*bytes)),
+            Shape::Opaque { bytes, .. } => (vec![String::new()], false, "x".repeat(*bytes)),
         };
-        Self { heads, tail, next: 0 }
+        Self { heads, is_dated, tail, next: 0 }
+    }
+
+    /// The same, but opaque bytes begin with the moment at which they are due: 16 digits, of which
+    /// none is left out where fewer bytes are asked for.
+    pub(crate) fn dated(shape: &Shape, name: &str, client: usize) -> Self {
+        let mut messages = Self::of(shape, name, client);
+        if !messages.is_dated {
+            messages.is_dated = true;
+            messages.tail.truncate(messages.tail.len().saturating_sub(DUE_DIGITS));
+        }
+        messages
     }
 
     /// Appends the next payload; `due` is in microseconds since 1970.
@@ -67,7 +83,7 @@ impl Messages {
         let head = &self.heads[self.next];
         self.next = (self.next + 1) % self.heads.len();
         out.extend_from_slice(head.as_bytes());
-        if !head.is_empty() {
+        if self.is_dated {
             // Writing to memory does not fail.
             let _ = write!(out, "{due}");
         }
@@ -103,6 +119,16 @@ mod tests {
     fn about_200_bytes_with_two_metrics() {
         let texts = texts(&Shape::Numbered { agents: 1, metrics: 2 }, 1);
         assert!((180..=220).contains(&texts[0].len()), "{} bytes", texts[0].len());
+    }
+
+    #[test]
+    fn dated_bytes() {
+        let shape = |bytes| Shape::Opaque { topic: "t".into(), bytes };
+        for (bytes, want) in [(18, "1780000000000000xx"), (3, "1780000000000000")] {
+            let mut out = Vec::new();
+            Messages::dated(&shape(bytes), "bench", 0).write(1_780_000_000_000_000, &mut out);
+            assert_eq!(out, want.as_bytes());
+        }
     }
 
     #[test]

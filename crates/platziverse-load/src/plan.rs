@@ -81,12 +81,12 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// The schedule of client `number`: all begin at different moments, evenly spread. Nothing, in
+    /// The schedule of client `number` of so many: all begin at different moments, evenly spread. Nothing, in
     /// a closed loop.
-    pub(crate) fn of(plan: &Plan, number: usize) -> Option<Self> {
-        let Pace::Open(rate) = plan.pace else { return None };
-        let step = plan.clients as f64 / rate.max(0.001);
-        let first = step * number as f64 / plan.clients as f64;
+    pub(crate) fn of(pace: Pace, clients: usize, number: usize) -> Option<Self> {
+        let Pace::Open(rate) = pace else { return None };
+        let step = clients as f64 / rate.max(0.001);
+        let first = step * number as f64 / clients as f64;
         Some(Self { step: Duration::from_secs_f64(step), first: Duration::from_secs_f64(first) })
     }
 
@@ -109,25 +109,18 @@ impl Schedule {
 mod tests {
     use super::*;
 
-    fn plan(clients: usize, pace: Pace) -> Plan {
-        let shape = Shape::Numbered { agents: 1, metrics: 2 };
-        let (warm_up, time) = (Duration::ZERO, Duration::from_secs(1));
-        let (servers, name) = (Vec::new(), String::new());
-        Plan { servers, name, clients, pace, warm_up, time, shape }
-    }
-
     #[test]
     fn an_open_loop_is_spread_evenly() {
-        let plan = plan(4, Pace::Open(8.0));
+        let pace = Pace::Open(8.0);
         let mut all: Vec<_> = (0..4)
             .flat_map(|client| {
-                let schedule = Schedule::of(&plan, client).unwrap();
+                let schedule = Schedule::of(pace, 4, client).unwrap();
                 (0..2).map(move |number| schedule.due(number).as_millis())
             })
             .collect();
         all.sort_unstable();
         let before = |millis| {
-            let schedules = (0..4).map(|client| Schedule::of(&plan, client).unwrap());
+            let schedules = (0..4).map(|client| Schedule::of(pace, 4, client).unwrap());
             schedules.map(|one| one.due_before(Duration::from_millis(millis))).sum::<u64>()
         };
         assert_eq!([0, 1, 125, 126, 1_000].map(before), [0, 1, 1, 2, 8]);
@@ -136,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_closed_loop_has_no_schedule() {
-        assert!(Schedule::of(&plan(1, Pace::Closed(20)), 0).is_none());
+        assert!(Schedule::of(Pace::Closed(20), 1, 0).is_none());
         assert_eq!(Pace::Closed(0).in_flight_max(), 1);
     }
 }
