@@ -127,34 +127,51 @@ SELECT setval(ids, greatest(nextval(ids), (SELECT max(id) FROM agents)))
 FROM CAST(pg_get_serial_sequence('agents', 'id') AS regclass) AS ids;
 COMMIT";
 
+/// Agents as arrays, one for each parameter of [`UPSERT`].
+pub struct Columns<'a> {
+    uuids: Vec<&'a str>,
+    usernames: Vec<Option<&'a str>>,
+    names: Vec<Option<&'a str>>,
+    hostnames: Vec<Option<&'a str>>,
+    pids: Vec<Option<i32>>,
+    connected: Vec<bool>,
+    sessions: Vec<Uuid>,
+    gateways: Vec<&'a str>,
+    seen: Vec<Option<DateTime<Utc>>>,
+}
+
+impl<'a> Columns<'a> {
+    pub(crate) fn of(rows: &[AgentRow<'a>]) -> Self {
+        let attributes: Vec<_> = rows.iter().map(|row| row.attributes).collect();
+        let text = |of: fn(Attributes<'a>) -> &'a str| -> Vec<Option<&'a str>> {
+            attributes.iter().map(|known| known.map(of)).collect()
+        };
+        Self {
+            uuids: rows.iter().map(|row| row.uuid).collect(),
+            usernames: text(|known| known.username),
+            names: text(|known| known.name),
+            hostnames: text(|known| known.hostname),
+            pids: attributes.iter().map(|known| known.map(|a| a.pid)).collect(),
+            connected: rows.iter().map(|row| row.standing.presence.connected()).collect(),
+            sessions: rows.iter().map(|row| *row.standing.presence.session.as_uuid()).collect(),
+            gateways: rows.iter().map(|row| row.standing.gateway).collect(),
+            seen: attributes.iter().map(|known| known.map(|a| a.last_seen.to_chrono())).collect(),
+        }
+    }
+}
+
 /// Raises the stored rows, and answers their ids.
 pub(crate) async fn upsert(
     client: &Client,
     statement: &Statement,
-    rows: &[AgentRow<'_>],
+    columns: Columns<'_>,
 ) -> Result<Vec<Row>, Error> {
-    let attributes: Vec<_> = rows.iter().map(|row| row.attributes).collect();
-    let text = |of: fn(Attributes<'_>) -> &str| -> Vec<Option<&str>> {
-        attributes.iter().map(|known| known.map(of)).collect()
-    };
-    let uuids: Vec<&str> = rows.iter().map(|row| row.uuid).collect();
-    let usernames = text(|known| known.username);
-    let names = text(|known| known.name);
-    let hostnames = text(|known| known.hostname);
-    let pids: Vec<Option<i32>> = attributes.iter().map(|known| known.map(|a| a.pid)).collect();
-    let connected: Vec<bool> = rows.iter().map(|row| row.standing.presence.connected()).collect();
-    let sessions: Vec<Uuid> =
-        rows.iter().map(|row| *row.standing.presence.session.as_uuid()).collect();
-    let gateways: Vec<&str> = rows.iter().map(|row| row.standing.gateway).collect();
-    let seen: Vec<Option<DateTime<Utc>>> =
-        attributes.iter().map(|known| known.map(|a| a.last_seen.to_chrono())).collect();
+    let Columns { uuids, usernames, names, hostnames, pids, connected, sessions, gateways, seen } =
+        &columns;
     client
         .query(
             statement,
-            &[
-                &uuids, &usernames, &names, &hostnames, &pids, &connected, &sessions, &gateways,
-                &seen,
-            ],
+            &[uuids, usernames, names, hostnames, pids, connected, sessions, gateways, seen],
         )
         .await
 }

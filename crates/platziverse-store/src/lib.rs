@@ -6,6 +6,7 @@
 
 pub mod admin;
 mod agents;
+pub mod batch;
 mod connection;
 mod error;
 mod frozen;

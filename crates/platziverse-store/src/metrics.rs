@@ -1,6 +1,7 @@
 //! The metrics of a batch: as a binary COPY, and as arrays for an INSERT that skips duplicates.
 
 use std::pin::pin;
+use std::slice;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use chrono::{DateTime, Utc};
@@ -88,20 +89,52 @@ const COPY_FIELDS: i16 = 8;
 const COPY_END: i16 = -1;
 
 /// Sends all rows, and answers how many there were. A duplicate fails all of them.
-pub(crate) async fn copy(sink: CopyInSink<Bytes>, messages: &[Measured<'_>]) -> Result<u64, Error> {
+pub(crate) async fn copy(
+    sink: CopyInSink<Bytes>,
+    chunks: impl Iterator<Item = Bytes>,
+) -> Result<u64, Error> {
     let mut sink = pin!(sink);
-    let mut buffer = BytesMut::with_capacity(COPY_CHUNK + 1024);
-    buffer.put_slice(COPY_HEADER);
-    for message in messages {
-        encode(message, &mut buffer);
-        if buffer.len() >= COPY_CHUNK {
-            sink.send(buffer.split().freeze()).await?;
-            buffer.reserve(COPY_CHUNK + 1024);
-        }
+    for chunk in chunks {
+        sink.send(chunk).await?;
     }
-    buffer.put_i16(COPY_END);
-    sink.send(buffer.freeze()).await?;
     sink.finish().await
+}
+
+/// The rows of messages as what [`COPY`] reads, in chunks: each is encoded when it is asked for.
+pub(crate) struct Chunks<'m, 'a> {
+    messages: slice::Iter<'m, Measured<'a>>,
+    buffer: BytesMut,
+    is_over: bool,
+}
+
+impl<'m, 'a> Chunks<'m, 'a> {
+    pub(crate) fn of(messages: &'m [Measured<'a>]) -> Self {
+        let mut buffer = BytesMut::with_capacity(COPY_CHUNK + 1024);
+        buffer.put_slice(COPY_HEADER);
+        Self { messages: messages.iter(), buffer, is_over: false }
+    }
+}
+
+impl Iterator for Chunks<'_, '_> {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        if self.is_over {
+            return None;
+        }
+        if self.buffer.is_empty() {
+            self.buffer.reserve(COPY_CHUNK + 1024);
+        }
+        for message in self.messages.by_ref() {
+            encode(message, &mut self.buffer);
+            if self.buffer.len() >= COPY_CHUNK {
+                return Some(self.buffer.split().freeze());
+            }
+        }
+        self.is_over = true;
+        self.buffer.put_i16(COPY_END);
+        Some(self.buffer.split().freeze())
+    }
 }
 
 fn encode(message: &Measured<'_>, out: &mut BytesMut) {
@@ -161,12 +194,8 @@ pub(crate) struct Inserted {
 pub(crate) async fn insert(
     client: &Client,
     statement: &Statement,
-    messages: &[Measured<'_>],
+    columns: Columns<'_>,
 ) -> Result<Inserted, Error> {
-    let mut columns = Columns::default();
-    for message in messages {
-        columns.push(message);
-    }
     let Columns { agents, kinds, numbers, texts, times, received, ids, ordinals } = &columns;
     let row = client
         .query_one(statement, &[agents, kinds, numbers, texts, times, received, ids, ordinals])
@@ -175,8 +204,9 @@ pub(crate) async fn insert(
     Ok(Inserted { rows: count(0), messages: count(1) })
 }
 
+/// Metrics as arrays, one for each parameter of [`INSERT`].
 #[derive(Default)]
-struct Columns<'a> {
+pub struct Columns<'a> {
     agents: Vec<i64>,
     kinds: Vec<&'a str>,
     numbers: Vec<Option<f64>>,
@@ -188,6 +218,14 @@ struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
+    pub(crate) fn of(messages: &[Measured<'a>]) -> Self {
+        let mut columns = Self::default();
+        for message in messages {
+            columns.push(message);
+        }
+        columns
+    }
+
     fn push(&mut self, message: &Measured<'a>) {
         let (time, received) = (message.timestamp.to_chrono(), message.received.to_chrono());
         for (ordinal, metric) in message.metrics() {

@@ -12,7 +12,8 @@ use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error, Row, Statement};
 
-use crate::agents::{self, AgentIds, AgentRow};
+use crate::agents::{self, AgentIds};
+use crate::batch::Batch;
 use crate::connection::{DEADLINE_MARGIN, Link};
 use crate::error::{StoreError, chain, is_agent_id_taken, may_pass};
 use crate::metrics::{self, Inserted, Measured};
@@ -99,31 +100,6 @@ impl Writer {
 
 const STORING: &str = "storing a batch";
 
-/// What a batch comes down to.
-struct Batch<'a> {
-    sightings: u64,
-    agents: Vec<AgentRow<'a>>,
-    /// Sightings that bring metrics, before any were left out of `messages`.
-    measured: u64,
-    messages: Vec<Measured<'a>>,
-}
-
-impl<'a> Batch<'a> {
-    fn of(sightings: &'a [Sighting<'a>]) -> Self {
-        Self {
-            sightings: sightings.len() as u64,
-            agents: agents::reduce(sightings),
-            measured: metrics::count(sightings),
-            messages: metrics::measured(sightings),
-        }
-    }
-
-    fn written(&self, inserted: &Inserted) -> Written {
-        let duplicate = self.measured.saturating_sub(inserted.messages);
-        Written { stored: self.sightings - duplicate, duplicate, rows: inserted.rows }
-    }
-}
-
 /// How metrics are added.
 #[derive(Clone, Copy)]
 enum Adding {
@@ -207,15 +183,15 @@ impl Session {
         self.leave_out_known(&mut transaction, &mut batch.messages).await?;
         let known = !batch.messages.is_empty() && ids.knows_all(&batch.agents);
         if !known {
-            let rows = transaction.run(self.upsert(&batch.agents)).await?;
+            let rows = transaction.run(self.upsert(batch)).await?;
             ids.remember(&rows);
         }
-        if !metrics::assign(&mut batch.messages, |uuid| ids.get(uuid)) {
+        if !batch.assign(|uuid| ids.get(uuid)) {
             return Ok(None);
         }
-        let inserted = self.add(&mut transaction, &batch.messages, adding).await?;
+        let inserted = self.add(&mut transaction, batch, adding).await?;
         if known {
-            let rows = transaction.run(self.upsert(&batch.agents)).await?;
+            let rows = transaction.run(self.upsert(batch)).await?;
             if !ids.confirmed_by(&rows) {
                 return Ok(None);
             }
@@ -224,8 +200,8 @@ impl Session {
         Ok(Some(inserted))
     }
 
-    fn upsert(&self, rows: &[AgentRow<'_>]) -> impl Future<Output = Result<Vec<Row>, Error>> {
-        agents::upsert(&self.link.client, &self.upsert, rows)
+    fn upsert(&self, batch: &Batch<'_>) -> impl Future<Output = Result<Vec<Row>, Error>> {
+        agents::upsert(&self.link.client, &self.upsert, batch.agent_columns())
     }
 
     /// The primary key of `metrics` cannot tell an untimed message that is sent again from another
@@ -247,21 +223,22 @@ impl Session {
     async fn add(
         &self,
         transaction: &mut Transaction<'_>,
-        messages: &[Measured<'_>],
+        batch: &Batch<'_>,
         adding: Adding,
     ) -> Result<Inserted, Error> {
         let client = &self.link.client;
-        if messages.is_empty() {
+        if batch.messages.is_empty() {
             return Ok(Inserted { rows: 0, messages: 0 });
         }
         match adding {
             Adding::Copy => {
                 let sink = transaction.run(client.copy_in(&self.copy)).await?;
-                let rows = metrics::copy(sink, messages).await?;
-                Ok(Inserted { rows, messages: messages.len() as u64 })
+                let rows = metrics::copy(sink, batch.metric_chunks()).await?;
+                Ok(Inserted { rows, messages: batch.messages.len() as u64 })
             }
             Adding::SkippingDuplicates => {
-                transaction.run(metrics::insert(client, &self.insert, messages)).await
+                let columns = batch.metric_columns();
+                transaction.run(metrics::insert(client, &self.insert, columns)).await
             }
         }
     }
