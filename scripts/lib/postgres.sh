@@ -89,6 +89,7 @@ log_checkpoints = off
 CONF
   # On a small disk the tables should fill it, not the log of changes: without room for that PostgreSQL ends.
   [[ -z ${POSTGRES_TMPFS:-} ]] || say 'max_wal_size = 48MB' >>"$making/postgresql.conf" || return 1
+  [[ -z ${POSTGRES_COMMIT_TIMES:-} ]] || say 'track_commit_timestamp = on' >>"$making/postgresql.conf" || return 1
   printf '%s\n' "CREATE ROLE platziverse LOGIN CREATEDB PASSWORD '$password';" \
     'CREATE DATABASE platziverse OWNER platziverse;' |
     "${postgres_user[@]}" "$postgres_bin/postgres" --single -D "$making" postgres >>"$log" 2>&1 || return 1

@@ -104,6 +104,14 @@ cluster_partition_handling = pause_minority
 CONF
 }
 
+# RabbitMQ's own MQTT plugin, for comparison.
+rabbitmq_mqtt_settings() {
+  [[ -z ${RABBITMQ_MQTT_PORT:-} ]] || cat <<CONF
+mqtt.listeners.tcp.1 = 127.0.0.1:$RABBITMQ_MQTT_PORT
+mqtt.allow_anonymous = false
+CONF
+}
+
 rabbitmq_configure() {
   local etc=$rabbitmq_dir/etc
   {
@@ -122,8 +130,9 @@ log.file.rotation.size = 10485760
 log.file.rotation.count = 3
 CONF
     rabbitmq_cluster_settings
+    rabbitmq_mqtt_settings
   } >"$etc/rabbitmq.conf" || return 1
-  say '[rabbitmq_management].' >"$etc/enabled_plugins" || return 1
+  say "[rabbitmq_management${RABBITMQ_MQTT_PORT:+,rabbitmq_mqtt}]." >"$etc/enabled_plugins" || return 1
   say '[].' >"$etc/advanced.config" || return 1
   : >"$etc/rabbitmq-env.conf"
 }

@@ -38,7 +38,7 @@ sweep() {
 # sweep_all: those of every kind; says which runs are left alone.
 sweep_all() {
   local kind old left=0
-  for kind in test chaos smoke; do
+  for kind in test chaos smoke bench; do
     (
       lock "$root/.run/$kind.lock"
       sweep "$kind"
