@@ -106,6 +106,13 @@ impl Management {
         Self::done("declaring", name, self.try_call("PUT", path, Some(body)).await);
     }
 
+    /// Binds a queue to an exchange.
+    pub async fn bind(&self, exchange: &str, key: &str, queue: &str) {
+        let path = format!("/bindings/{}/e/{exchange}/q/{queue}", self.vhost);
+        let body = json!({"routing_key": key});
+        Self::done("binding", queue, self.try_call("POST", path, Some(body)).await);
+    }
+
     /// Deletes a queue.
     pub async fn delete_queue(&self, name: &str) {
         let path = format!("/queues/{}/{name}", self.vhost);

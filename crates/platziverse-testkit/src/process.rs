@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::http::{self, Answer};
 use crate::start::Start;
-use crate::{PATIENCE, Samples, check, eventually};
+use crate::{PATIENCE, Samples, check, eventually, memory};
 
 const TAIL_LINES: usize = 60;
 
@@ -162,23 +162,14 @@ impl Process {
 
     /// Memory in use (VmRSS), in bytes.
     pub fn memory(&self) -> u64 {
-        self.proc_status("VmRSS:").unwrap_or_else(|error| panic!("{}: {error}", self.name))
+        memory::memory(self.child.id()).unwrap_or_else(|error| panic!("{}: {error}", self.name))
     }
 
     /// The most memory that it has used so far (VmHWM), in bytes: of all its lives as far as it was
     /// asked in them, and until the moment in which it was killed.
     pub fn peak_memory(&self) -> u64 {
-        let now = self.proc_status("VmHWM:").unwrap_or(0);
+        let now = memory::peak(self.child.id()).unwrap_or(0);
         self.peak.fetch_max(now, Ordering::Relaxed).max(now)
-    }
-
-    fn proc_status(&self, key: &str) -> Result<u64, String> {
-        let path = format!("/proc/{}/status", self.child.id());
-        let status = std::fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix(key));
-        let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
-        // One that has ended and was not waited for has no memory.
-        Ok(1024 * kilobytes.unwrap_or(0_u64))
     }
 
     /// SIGKILL: no goodbye.

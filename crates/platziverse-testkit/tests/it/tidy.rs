@@ -18,6 +18,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("load", &["service"]),
     ("cli", &["broker", "config", "load", "protocol", "service", "store"]),
     ("testkit", &[]),
+    ("bench", &["load", "testkit"]),
     ("chaos", &["testkit"]),
     ("fuzz", &["broker", "config", "gateway", "protocol", "worker"]),
 ];
