@@ -42,6 +42,10 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
     pub backlog: u64,
 
+    /// Metrics that are in the tables already in the scenario `full`, in steps of 5,000,000
+    #[arg(long, value_name = "N", default_value_t = 100_000_000, value_parser = clap::value_parser!(u64).range(5_000_000..))]
+    pub filled: u64,
+
     /// Write a plot of the throughput to this file, as SVG
     #[arg(long, value_name = "FILE")]
     pub plot: Option<PathBuf>,

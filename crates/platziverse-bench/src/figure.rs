@@ -61,6 +61,33 @@ pub struct Sample {
     pub goal: Option<Goal>,
 }
 
+/// What playing a scenario once came to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Played {
+    /// What was measured.
+    pub samples: Vec<Sample>,
+    /// What could not be, and why.
+    pub failures: Vec<String>,
+}
+
+impl Played {
+    /// Adds what one part came to: what fails does not take away the others.
+    pub fn add(&mut self, part: Result<Vec<Sample>, String>) {
+        match part {
+            Ok(samples) => self.samples.extend(samples),
+            Err(why) => self.failures.push(why),
+        }
+    }
+}
+
+impl From<Result<Vec<Sample>, String>> for Played {
+    fn from(whole: Result<Vec<Sample>, String>) -> Self {
+        let mut played = Self::default();
+        played.add(whole);
+        played
+    }
+}
+
 /// Measurements of the same thing, of all subjects and rounds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Figure {

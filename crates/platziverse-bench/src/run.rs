@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::Args;
-use crate::figure::{Figure, Sample, gather};
+use crate::figure::{Figure, Played, gather};
 use crate::machine::Machine;
 use crate::plot;
 use crate::report::Report;
@@ -20,14 +20,15 @@ const FILES_MIN: u64 = 65_536;
 
 /// Plays what is asked for, and prints it.
 pub async fn run(mut args: Args) -> ExitCode {
-    let room = raise_file_limit().saturating_sub(OTHER_FILES);
+    let files = raise_file_limit();
+    let room = files.saturating_sub(OTHER_FILES);
     if (args.idle as u64) > room {
         eprintln!(
             "bench: open files are limited to {room} connections of the scenario idle: ulimit -n"
         );
         args.idle = usize::try_from(room).unwrap_or(args.idle);
     }
-    let site = match Site::start(args.clone()).await {
+    let site = match Site::start(args.clone(), files).await {
         Ok(site) => site,
         Err(error) => {
             eprintln!("bench: {error}");
@@ -59,14 +60,12 @@ async fn play_all(site: &Site) -> (Vec<Figure>, Vec<String>) {
                 _ = tokio::signal::ctrl_c() => return interrupted(figures, failures),
                 _ = told => return interrupted(figures, failures),
             };
-            match played {
-                Ok(samples) => gather(&mut figures, scenario.name(), samples),
-                Err(why) => {
-                    hide();
-                    eprintln!("bench: {}: {why}", scenario.name());
-                    failures.push(format!("{}, round {round}: {why}", scenario.name()));
-                }
+            for why in played.failures {
+                hide();
+                eprintln!("bench: {}: {why}", scenario.name());
+                failures.push(format!("{}, round {round}: {why}", scenario.name()));
             }
+            gather(&mut figures, scenario.name(), played.samples);
         }
     }
     (figures, failures)
@@ -78,12 +77,12 @@ fn interrupted(figures: Vec<Figure>, mut failures: Vec<String>) -> (Vec<Figure>,
     (figures, failures)
 }
 
-async fn play(site: &Site, scenario: Scenario) -> Result<Vec<Sample>, String> {
+async fn play(site: &Site, scenario: Scenario) -> Played {
     let played = AssertUnwindSafe(scenario.play(site));
     // The testkit panics where a test could not go on; the run goes on with the next scenario.
     played.catch_unwind().await.unwrap_or_else(|panic| {
         let words = panic.downcast_ref::<String>().map(String::as_str);
-        Err(words.unwrap_or("it panicked: its message is above").to_owned())
+        Err(words.unwrap_or("it panicked: its message is above").to_owned()).into()
     })
 }
 

@@ -1,6 +1,6 @@
 //! What can be played.
 
-use crate::figure::Sample;
+use crate::figure::Played;
 use crate::scenarios::{cost, drain, edge, end_to_end, fan_out, full, idle, workers};
 use crate::site::Site;
 
@@ -26,8 +26,8 @@ macro_rules! scenarios {
                 match self { $(Self::$variant => $about,)* }
             }
 
-            pub(crate) async fn play(self, site: &Site) -> Result<Vec<Sample>, String> {
-                match self { $(Self::$variant => $module::play(site).await,)* }
+            pub(crate) async fn play(self, site: &Site) -> Played {
+                match self { $(Self::$variant => $module::play(site).await.into(),)* }
             }
         }
     };

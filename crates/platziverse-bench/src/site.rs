@@ -18,6 +18,8 @@ use crate::peers::{Mosquitto, Plugin};
 pub(crate) struct Site {
     pub(crate) servers: Arc<Servers>,
     pub(crate) args: Args,
+    /// How many files a process may have open.
+    pub(crate) files: u64,
     plugin: SocketAddr,
     login: Login,
     names: AtomicU32,
@@ -52,14 +54,15 @@ impl Stand {
 
 impl Site {
     /// Starts the servers.
-    pub(crate) async fn start(args: Args) -> Result<Self, String> {
+    pub(crate) async fn start(args: Args, files: u64) -> Result<Self, String> {
         let plugin = free_port();
         let port = plugin.port().to_string();
         let settings = [("RABBITMQ_MQTT_PORT", port.as_str()), ("POSTGRES_COMMIT_TIMES", "yes")];
         let name = format!("bench-{:08x}", fastrand::u32(..));
         let servers = Servers::start_in(&name, "all", &settings).await?;
         let login = login(&servers.url("AMQP_URL"))?;
-        Ok(Self { servers: Arc::new(servers), args, plugin, login, names: AtomicU32::new(0) })
+        let (servers, names) = (Arc::new(servers), AtomicU32::new(0));
+        Ok(Self { servers, args, files, plugin, login, names })
     }
 
     /// Starts one of those that are compared; nothing if it is not installed.

@@ -4,28 +4,36 @@
 
 use platziverse_load::Pace;
 
-use crate::figure::{Goal, Sample, Subject, Unit};
+use crate::figure::{Goal, Played, Sample, Subject, Unit};
 use crate::site::{Site, settle};
 
 const ALL: [Subject; 3] = [Subject::Platziverse, Subject::Plugin, Subject::Mosquitto];
 
-pub(crate) async fn play(site: &Site) -> Result<Vec<Sample>, String> {
+pub(crate) async fn play(site: &Site) -> Played {
     let cases =
         [(1, Some(Goal::TimesPlugin(2.0))), (20, Some(Goal::TimesPlugin(3.0))), (100, None)];
-    let mut samples = Vec::new();
+    let mut played = Played::default();
     for (in_flight, goal) in cases {
         for subject in ALL {
-            let Some(stand) = site.stand(subject, 1).await? else { continue };
-            settle().await;
-            let case = format!("{in_flight} in flight");
-            let pace = Pace::Closed(in_flight);
-            let plan = site.plan(stand.servers(), pace, Site::usual_shape());
-            let report = site.offer(&format!("edge, {case}, {subject:?}"), &plan).await?;
-            let of = |what, unit, value| Sample::of(subject, &case, what, unit, value);
-            let rate = of("acknowledged", Unit::PerSecond, report.rate);
-            samples.push(goal.map_or(rate.clone(), |goal| rate.with_goal(goal)));
-            samples.push(of("latency p99", Unit::Milliseconds, report.latency.p99));
+            played.add(offer(site, subject, in_flight, goal).await);
         }
     }
-    Ok(samples)
+    played
+}
+
+/// Nothing, for what is not installed.
+async fn offer(
+    site: &Site,
+    subject: Subject,
+    in_flight: u16,
+    goal: Option<Goal>,
+) -> Result<Vec<Sample>, String> {
+    let Some(stand) = site.stand(subject, 1).await? else { return Ok(Vec::new()) };
+    settle().await;
+    let case = format!("{in_flight} in flight");
+    let plan = site.plan(stand.servers(), Pace::Closed(in_flight), Site::usual_shape());
+    let report = site.offer(&format!("edge, {case}, {subject:?}"), &plan).await?;
+    let of = |what, unit, value| Sample::of(subject, &case, what, unit, value);
+    let rate = Sample { goal, ..of("acknowledged", Unit::PerSecond, report.rate) };
+    Ok(vec![rate, of("latency p99", Unit::Milliseconds, report.latency.p99)])
 }

@@ -2,7 +2,7 @@
 
 use platziverse_load::{FanOut, FanOutReport, Pace, Progress, Server, fan_out};
 
-use crate::figure::{Sample, Subject, Unit};
+use crate::figure::{Played, Sample, Subject, Unit};
 use crate::site::{Site, hide, settle, show};
 
 const ALL: [Subject; 3] = [Subject::Platziverse, Subject::Plugin, Subject::Mosquitto];
@@ -15,19 +15,26 @@ const IN_FLIGHT: u16 = 10;
 const RATE: f64 = 10.0;
 const CASE: &str = "1,000 subscribers";
 
-pub(crate) async fn play(site: &Site) -> Result<Vec<Sample>, String> {
-    let mut samples = Vec::new();
+pub(crate) async fn play(site: &Site) -> Played {
+    let mut played = Played::default();
     for subject in ALL {
-        let Some(stand) = site.stand(subject, GATEWAYS).await? else { continue };
-        settle().await;
-        let what = format!("fan-out, {subject:?}");
-        let most = run(site, &what, stand.servers(), Pace::Closed(IN_FLIGHT)).await?;
-        let slow = run(site, &what, stand.servers(), Pace::Open(RATE)).await?;
-        let of = |what, unit, value| Sample::of(subject, CASE, what, unit, value);
-        samples.push(of("delivered", Unit::PerSecond, most.rate));
-        samples.push(of("p99 at 10 messages/s", Unit::Milliseconds, slow.latency.p99));
+        played.add(hear(site, subject).await);
     }
-    Ok(samples)
+    played
+}
+
+/// Nothing, for what is not installed.
+async fn hear(site: &Site, subject: Subject) -> Result<Vec<Sample>, String> {
+    let Some(stand) = site.stand(subject, GATEWAYS).await? else { return Ok(Vec::new()) };
+    settle().await;
+    let what = format!("fan-out, {subject:?}");
+    let most = run(site, &what, stand.servers(), Pace::Closed(IN_FLIGHT)).await?;
+    let slow = run(site, &what, stand.servers(), Pace::Open(RATE)).await?;
+    let of = |what, unit, value| Sample::of(subject, CASE, what, unit, value);
+    Ok(vec![
+        of("delivered", Unit::PerSecond, most.rate),
+        of("p99 at 10 messages/s", Unit::Milliseconds, slow.latency.p99),
+    ])
 }
 
 async fn run(

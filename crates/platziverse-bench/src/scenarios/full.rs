@@ -3,23 +3,22 @@
 use std::time::Instant;
 
 use crate::backlog;
-use crate::figure::{Goal, Sample, Unit};
+use crate::figure::{Goal, Sample, Unit, thousands};
 use crate::filled;
 use crate::ours::Ours;
 use crate::scenarios::drain::PATIENCE;
 use crate::site::{Site, settle};
 
-/// Rows that there are already.
-const METRICS: u64 = 100_000_000;
 const ROWS_OF_EACH: u64 = 2;
 
 pub(crate) async fn play(site: &Site) -> Result<Vec<Sample>, String> {
     let empty = run(site, 0).await?;
-    let full = run(site, METRICS).await?;
-    let of = |case, value| Sample::ours(case, "committed rows", Unit::PerSecond, value);
+    let full = run(site, site.args.filled).await?;
+    let case = format!("1,000,000 agents, {} metrics", thousands(site.args.filled as f64));
+    let of = |case: &str, value| Sample::ours(case, "committed rows", Unit::PerSecond, value);
     Ok(vec![
         of("empty tables", empty),
-        of("1,000,000 agents, 100,000,000 metrics", full),
+        of(&case, full),
         Sample::ours("full to empty tables", "ratio", Unit::Times, full / empty)
             .with_goal(Goal::AtLeast(0.8)),
     ])
