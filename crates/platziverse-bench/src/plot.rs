@@ -20,7 +20,7 @@ const SUBJECTS: [(Subject, &str, RGBColor); 3] = [
 ];
 
 /// Writes the messages a second that each subject acknowledged.
-pub(crate) fn write(path: &Path, figures: &[Figure]) -> Result<(), String> {
+pub(crate) fn write(path: &Path, figures: &[Figure], clients: usize) -> Result<(), String> {
     let shown: Vec<&Figure> = figures
         .iter()
         .filter(|figure| figure.scenario == "edge" && figure.unit == Unit::PerSecond)
@@ -28,16 +28,20 @@ pub(crate) fn write(path: &Path, figures: &[Figure]) -> Result<(), String> {
     if shown.is_empty() {
         return Err("there is nothing to plot: the scenario edge was not played".to_owned());
     }
-    draw(path, &shown).map_err(|error| format!("{}: {error}", path.display()))
+    draw(path, &shown, clients).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-fn draw(path: &Path, figures: &[&Figure]) -> Result<(), Box<dyn std::error::Error>> {
+fn draw(
+    path: &Path,
+    figures: &[&Figure],
+    clients: usize,
+) -> Result<(), Box<dyn std::error::Error>> {
     let medians = figures.iter().flat_map(|figure| SUBJECTS.map(|(one, _, _)| figure.median(one)));
     let most = medians.flatten().fold(0.0, f64::max) * HEADROOM;
     let root = SVGBackend::new(path, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&root)
-        .caption("QoS 1 publishes acknowledged a second, 50 clients", (FONT, 20))
+        .caption(format!("QoS 1 publishes acknowledged a second, {clients} clients"), (FONT, 20))
         .margin(12)
         .x_label_area_size(32)
         .y_label_area_size(72)
@@ -88,10 +92,12 @@ mod tests {
         let of = |subject, value| Sample::of(subject, "20 in flight", "", Unit::PerSecond, value);
         gather(&mut figures, "edge", vec![of(Subject::Platziverse, 8.0), of(Subject::Plugin, 2.0)]);
         let path = std::env::temp_dir().join(format!("plot-{}.svg", std::process::id()));
-        write(&path, &figures).unwrap();
+        write(&path, &figures, 7).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
-        assert!(text.contains("20 in flight") && text.contains("Mosquitto"), "{text}");
-        assert!(write(&path, &[]).is_err());
+        assert!(
+            ["20 in flight", "Mosquitto", "7 clients"].iter().all(|words| text.contains(words))
+        );
+        assert!(write(&path, &[], 7).is_err());
     }
 }

@@ -16,7 +16,7 @@ use crate::site::{Site, hide};
 
 /// Files of a process beside the connections of clients.
 const OTHER_FILES: u64 = 500;
-const FILES_MIN: u64 = 65_536;
+const FILES: u64 = 65_536;
 
 /// Plays what is asked for, and prints it.
 pub async fn run(mut args: Args) -> ExitCode {
@@ -91,7 +91,8 @@ fn conclude(args: &Args, report: &Report) -> ExitCode {
         true => println!("{}", serde_json::to_string_pretty(report).unwrap_or_default()),
         false => print!("{}", report.table()),
     }
-    let plotted = args.plot.as_ref().map_or(Ok(()), |path| plot::write(path, &report.figures));
+    let plotted =
+        args.plot.as_ref().map_or(Ok(()), |path| plot::write(path, &report.figures, args.clients));
     if let Err(error) = &plotted {
         eprintln!("bench: {error}");
     }
@@ -104,8 +105,9 @@ fn conclude(args: &Args, report: &Report) -> ExitCode {
 /// Each connection is a file, here and in the servers that are started; only root may raise the
 /// limit beyond what is set. Answers how many files there may be.
 fn raise_file_limit() -> u64 {
-    match rlimit::setrlimit(rlimit::Resource::NOFILE, FILES_MIN, FILES_MIN) {
-        Ok(()) => FILES_MIN,
-        Err(_) => rlimit::increase_nofile_limit(FILES_MIN).unwrap_or(OTHER_FILES),
+    let allowed = rlimit::increase_nofile_limit(FILES).unwrap_or(0);
+    if allowed < FILES && rlimit::setrlimit(rlimit::Resource::NOFILE, FILES, FILES).is_ok() {
+        return FILES;
     }
+    allowed
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use platziverse_load::{Clients, Login, Pace, Plan, Progress, Report, Server, Shape};
+use platziverse_load::{Login, Pace, Plan, Progress, Report, Server, Shape};
 use platziverse_testkit::{Servers, free_port};
 
 use crate::args::Args;
@@ -104,24 +104,12 @@ impl Site {
 
     /// Offers a load. What is not answered, or breaks off, is no figure.
     pub(crate) async fn offer(&self, what: &str, plan: &Plan) -> Result<Report, String> {
-        self.offer_and(what, plan, |_| {}).await
-    }
-
-    /// The same; `tell` hears every second how it goes.
-    pub(crate) async fn offer_and(
-        &self,
-        what: &str,
-        plan: &Plan,
-        mut tell: impl FnMut(Progress),
-    ) -> Result<Report, String> {
-        let clients = Clients::connect(plan).await.map_err(|error| format!("{what}: {error}"))?;
-        let report = clients.publish(|progress| {
-            let Progress { seconds, rate, .. } = progress;
+        let tell = |Progress { seconds, rate, .. }| {
             show(&format!("{what}: {seconds:.0} s, {rate:.0} a second"));
-            tell(progress);
-        });
-        let report = report.await;
+        };
+        let report = platziverse_load::run(plan, tell).await;
         hide();
+        let report = report.map_err(|error| format!("{what}: {error}"))?;
         match (&report.why, report.unanswered) {
             (Some(why), _) => {
                 Err(format!("{what}: {} connections broke off: {why}", report.closed))

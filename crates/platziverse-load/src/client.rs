@@ -66,17 +66,15 @@ impl Client {
     }
 
     async fn serve(&mut self) -> io::Result<()> {
-        let (end, give_up) = self.run.timeline.ends();
+        let timeline = self.run.timeline;
         loop {
             let now = Instant::now();
             self.fill(now);
             self.socket.flush()?;
             let due = self.has_room().then(|| self.pacer.next(now)).flatten();
-            let is_done = self.window.is_empty() && due.is_none();
-            if now >= end && (is_done || now >= give_up) {
+            let Some(wake) = timeline.wait_until(now, due, self.window.is_empty()) else {
                 return self.socket.leave();
-            }
-            let wake = due.unwrap_or(if now < end { end } else { give_up });
+            };
             tokio::select! {
                 ready = self.socket.wait() => { ready?; self.take_answers(); }
                 () = tokio::time::sleep_until(wake.into()) => {}

@@ -34,4 +34,4 @@ pub use latency::Latency;
 pub use message::Shape;
 pub use plan::{IN_FLIGHT_MAX, Login, Pace, Plan, Server};
 pub use report::{FanOutReport, Progress, Report};
-pub use run::{Clients, run};
+pub use run::run;

@@ -81,8 +81,8 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// The schedule of client `number` of so many: all begin at different moments, evenly spread. Nothing, in
-    /// a closed loop.
+    /// The schedule of client `number` of so many: all begin at different moments, evenly spread.
+    /// Nothing, in a closed loop.
     pub(crate) fn of(pace: Pace, clients: usize, number: usize) -> Option<Self> {
         let Pace::Open(rate) = pace else { return None };
         let step = clients as f64 / rate.max(0.001);

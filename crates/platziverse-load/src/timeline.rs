@@ -53,9 +53,20 @@ impl Timeline {
         now.min(self.end()) + GRACE
     }
 
-    /// When they publish no more, and when they give up waiting for answers.
-    pub(crate) fn ends(&self) -> (Instant, Instant) {
-        (self.end(), self.end() + GRACE)
+    /// Until when a client waits for something to happen: until its next publish is due, else until
+    /// the end, else until it gives up waiting for answers. Nothing when it is over.
+    pub(crate) fn wait_until(
+        &self,
+        now: Instant,
+        due: Option<Instant>,
+        is_answered: bool,
+    ) -> Option<Instant> {
+        let (end, give_up) = (self.end(), self.end() + GRACE);
+        let is_done = is_answered && due.is_none();
+        if now >= end && (is_done || now >= give_up) {
+            return None;
+        }
+        Some(due.unwrap_or(if now < end { end } else { give_up }))
     }
 
     /// Whether it counts at this moment.
@@ -95,5 +106,18 @@ mod tests {
         let early = timeline.begin + Duration::from_secs(1);
         assert_eq!(timeline.give_up(early), early + GRACE);
         assert_eq!(timeline.give_up(timeline.end() + GRACE), timeline.end() + GRACE);
+    }
+
+    #[test]
+    fn a_client_waits_for_what_comes_next() {
+        let timeline = Timeline::soon(Duration::ZERO, Duration::from_secs(2));
+        let end = timeline.end();
+        let (early, late, over) = (timeline.begin, end + Duration::from_secs(1), end + GRACE);
+        assert_eq!(timeline.wait_until(early, Some(late), false), Some(late));
+        assert_eq!(timeline.wait_until(early, None, true), Some(end));
+        assert_eq!(timeline.wait_until(late, None, false), Some(over));
+        assert_eq!(timeline.wait_until(late, None, true), None);
+        assert_eq!(timeline.wait_until(late, Some(late), true), Some(late));
+        assert_eq!(timeline.wait_until(over, Some(late), false), None);
     }
 }

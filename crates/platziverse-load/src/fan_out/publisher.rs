@@ -66,18 +66,16 @@ impl Publisher {
     }
 
     async fn serve(&mut self) -> io::Result<()> {
-        let (end, give_up) = self.run.timeline.ends();
+        let timeline = self.run.timeline;
         let run = Arc::clone(&self.run);
         loop {
             let now = Instant::now();
             self.fill(now);
             self.socket.flush()?;
             let due = self.has_room().then(|| self.pacer.next(now)).flatten();
-            let is_done = self.window.is_empty() && due.is_none();
-            if now >= end && (is_done || now >= give_up) {
+            let Some(wake) = timeline.wait_until(now, due, self.window.is_empty()) else {
                 return Ok(());
-            }
-            let wake = due.unwrap_or(if now < end { end } else { give_up });
+            };
             tokio::select! {
                 ready = self.socket.wait() => { ready?; self.take_answers(); }
                 () = run.ledger.completed() => {}
