@@ -17,7 +17,7 @@ async fn a_lost_connection_redelivers_what_was_not_acknowledged() {
     let mut deliveries = consume(&context, topology::INGEST, 10).await;
     assert!(next(&mut deliveries).await.ack().await);
     let held = next(&mut deliveries).await;
-    world.close_connections().await;
+    world.close_connections(2).await;
     eventually("the held one is stale", async || held.is_stale()).await;
     assert!(!held.ack().await, "nobody is there to take it");
 

@@ -130,7 +130,7 @@ async fn without_a_connection_bindings_are_made_later() {
     let context = world.context(&IngestConfig::default());
     let (handle, mut messages) = listen(&context).await;
     let before = handle.listening_since();
-    world.close_connections().await;
+    world.close_connections(1).await;
     let rebound = handle.rebind(keys(&["a"]), keys(&[]));
     assert_eq!(soon("an answer", rebound).await, Bound::Now, "the next connection makes it");
     assert_ne!(handle.listening_since(), before);
@@ -149,7 +149,7 @@ async fn readiness_forgets_a_queue_that_did_not_start_or_has_ended() {
     assert!(context.readiness.is_ready());
     let (handle, messages) = listen(&context).await;
     assert!(context.readiness.is_ready());
-    world.close_connections().await;
+    world.close_connections(1).await;
     drop(messages);
     let ended = async || bind(&handle, "a").await == Bound::Later;
     eventually("the queue has ended", ended).await;
@@ -163,7 +163,7 @@ async fn is_bound_again_after_a_lost_connection() {
     let (handle, mut messages) = listen(&context).await;
     assert_eq!(bind(&handle, "a").await, Bound::Now);
     let before = handle.listening_since();
-    world.close_connections().await;
+    world.close_connections(1).await;
     let renewed = async || handle.listening_since().is_some_and(|since| Some(since) != before);
     eventually("listening again", renewed).await;
     assert_eq!(bind(&handle, "b").await, Bound::Now);
@@ -230,7 +230,7 @@ async fn a_key_that_rabbitmq_refuses_is_left_out() {
 
     // On a new connection all is bound that may be.
     world.permit_live_bindings("^[abcz]$|^refused$");
-    world.close_connections().await;
+    world.close_connections(2).await;
     let renewed = async || handle.listening_since().is_some_and(|now| Some(now) != since);
     eventually("listening again", renewed).await;
     hears(&publisher, &mut messages, &["a", "refused", "c"], &["also.refused"]).await;

@@ -93,9 +93,10 @@ impl World {
         names.filter_map(|one| one["name"].as_str().map(str::to_owned)).collect()
     }
 
-    /// Has RabbitMQ close every connection to this vhost, and says which they were.
-    pub(crate) async fn close_connections(&self) -> Vec<String> {
-        eventually("connections are listed", async || !self.connections().is_empty()).await;
+    /// Has RabbitMQ close the `count` connections to this vhost, and says which they were. It lists
+    /// a new one only after up to 5 s.
+    pub(crate) async fn close_connections(&self, count: usize) -> Vec<String> {
+        eventually("all are listed", async || self.connections().len() >= count).await;
         let names = self.connections();
         for name in &names {
             let path = format!("connections/{}", name.replace(' ', "%20").replace('>', "%3E"));
