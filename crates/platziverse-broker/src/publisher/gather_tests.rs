@@ -52,6 +52,45 @@ fn lines_gather_while_the_window_is_full() {
 }
 
 #[test]
+fn few_lines_wait_behind_many_on_their_way() {
+    let limits = Limits { batch_records: 8, batch_bytes: 1_000, window: 4, ..LIMITS };
+    let (mut gather, now) = (gather(limits), Instant::now());
+    let lane = lane("a");
+    for number in 0..6 {
+        push(&mut gather, &lane, number);
+    }
+    let many = gather.take(now).unwrap();
+    assert_eq!(many.records, 6);
+    for number in 6..8 {
+        push(&mut gather, &lane, number);
+        assert!(gather.take(now).is_none(), "less than half of what is on its way");
+    }
+    push(&mut gather, &lane, 8);
+    let half = gather.take(now).unwrap();
+    assert_eq!(half.records, 3);
+    push(&mut gather, &lane, 9);
+    assert!(gather.take(now).is_none());
+    // What comes next need not wait for all of it.
+    gather.confirmed(many.ticket);
+    push(&mut gather, &lane, 10);
+    assert_eq!(gather.take(now).unwrap().records, 2);
+}
+
+#[test]
+fn a_full_parcel_waits_for_nothing() {
+    let full_of_bytes = Limits { batch_records: 100, batch_bytes: 40, window: 9, ..LIMITS };
+    let full_of_records = Limits { batch_records: 4, batch_bytes: 1_000, window: 9, ..LIMITS };
+    for limits in [full_of_bytes, full_of_records] {
+        let (mut gather, now) = (gather(limits), Instant::now());
+        for number in 0..15 {
+            push(&mut gather, &lane("a"), number);
+        }
+        let sent: Vec<_> = std::iter::from_fn(|| gather.take(now)).map(|p| p.records).collect();
+        assert_eq!(sent, [4, 4, 4], "and the last three are less than half of twelve");
+    }
+}
+
+#[test]
 fn a_batch_is_bounded_in_bytes_and_a_long_line_goes_alone() {
     let (mut gather, now) = (gather(Limits { batch_records: 100, ..LIMITS }), Instant::now());
     let lane = lane("a");

@@ -29,7 +29,10 @@ pub(super) enum Place {
 pub(super) struct LaneState<R> {
     pub(super) lane: Lane,
     waiting: VecDeque<Entry<R>>,
+    waiting_bytes: usize,
     flights: VecDeque<Flight<R>>,
+    /// Lines in flights.
+    flying: usize,
     /// Flights that await a confirm.
     sent: usize,
     /// The room that all its lines take.
@@ -83,7 +86,9 @@ impl<R> LaneState<R> {
         Self {
             lane,
             waiting: VecDeque::new(),
+            waiting_bytes: 0,
             flights: VecDeque::new(),
+            flying: 0,
             sent: 0,
             cost: 0,
             retry: None,
@@ -98,12 +103,23 @@ impl<R> LaneState<R> {
         self.waiting.is_empty() && self.flights.is_empty()
     }
 
-    /// Adds a line; whether it is the only one that waits.
+    /// Adds a line; whether there may be something to send now.
     pub(super) fn push(&mut self, sequence: u64, outgoing: Outgoing<R>, limits: &Limits) -> bool {
         let Outgoing { id, line, receipt, .. } = outgoing;
         self.cost += cost(&line, limits.capacity);
+        self.waiting_bytes += line.len();
         self.waiting.push_back(Entry { sequence, id, line, receipt });
-        self.waiting.len() == 1
+        self.is_worth_a_parcel(limits)
+    }
+
+    /// Whether what waits makes a full parcel, or at least half as many lines as are on their way.
+    /// A single line behind many would cost RabbitMQ as much as they do, a write to disk included;
+    /// once they are confirmed it goes with those that follow them.
+    fn is_worth_a_parcel(&self, limits: &Limits) -> bool {
+        self.lane.is_alone()
+            || 2 * self.waiting.len() >= self.flying
+            || self.waiting.len() >= limits.batch_records
+            || self.waiting_bytes >= limits.batch_bytes
     }
 
     /// The room that it takes while it is held up; none if it is not. It is until nothing waits: a
@@ -128,8 +144,8 @@ impl<R> LaneState<R> {
             });
         }
         // Confirmed flights behind an unconfirmed one count: they hold memory.
-        let room = self.flights.len() < limits.window;
-        self.waiting.front().filter(|_| room).map(|entry| Place::Healthy(entry.sequence))
+        let sends = self.flights.len() < limits.window && self.is_worth_a_parcel(limits);
+        self.waiting.front().filter(|_| sends).map(|entry| Place::Healthy(entry.sequence))
     }
 
     pub(super) fn take(&mut self, lane: u64, number: u64, limits: &Limits) -> Option<Parcel> {
@@ -168,6 +184,8 @@ impl<R> LaneState<R> {
         let first = self.waiting.front()?;
         let (sequence, id) = (first.sequence, first.id);
         let body = if count == 1 { first.line.clone() } else { self.join(count, bytes) };
+        self.waiting_bytes -= bytes;
+        self.flying += count;
         let receipts = self.waiting.drain(..count).map(|entry| entry.receipt).collect();
         let (cost, state) = (total, State::ToSend);
         Some(Flight { number, sequence, id, body, receipts, cost, state, suspect: None })
@@ -195,6 +213,7 @@ impl<R> LaneState<R> {
         while let Some(flight) = self.flights.pop_front_if(|f| f.state == State::Confirmed) {
             settled.cost += flight.cost;
             self.cost -= flight.cost;
+            self.flying -= flight.receipts.len();
             settled.receipts.extend(flight.receipts);
         }
     }
