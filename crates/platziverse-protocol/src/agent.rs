@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
+use memchr::memchr;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
@@ -199,8 +200,14 @@ fn abridged(text: String) -> String {
 
 /// Whether valid JSON has the escape for U+0000 in a string. A raw NUL is no JSON to begin with.
 fn has_escaped_nul(json: &str) -> bool {
-    json.match_indices("\\u0000").any(|(at, _)| {
-        let before = json.as_bytes()[..at].iter().rev().take_while(|byte| **byte == b'\\').count();
+    // Most have no escape at all, and to see that is many times faster than to look for one.
+    let Some(begin) = memchr(b'\\', json.as_bytes()) else { return false };
+    json[begin..].match_indices("\\u0000").any(|(at, _)| {
+        let before = json.as_bytes()[begin..begin + at]
+            .iter()
+            .rev()
+            .take_while(|byte| **byte == b'\\')
+            .count();
         before % 2 == 0
     })
 }

@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 use std::io::Write as _;
+use std::mem;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use memchr::{memchr_iter, memchr2};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
@@ -101,7 +103,7 @@ impl<'a> Payload<'a> {
         let bytes = json.as_bytes();
         let space = |byte: Option<&u8>| byte.is_none_or(u8::is_ascii_whitespace);
         // A line break would end the record, and a reader cuts white space around a value.
-        if space(bytes.first()) || space(bytes.last()) || json.contains(['\n', '\r']) {
+        if space(bytes.first()) || space(bytes.last()) || memchr2(b'\n', b'\r', bytes).is_some() {
             Self::Bytes(Cow::Borrowed(bytes))
         } else {
             Self::Json(Cow::Borrowed(json))
@@ -209,7 +211,10 @@ impl<'a> Record<'a> {
 
 /// The lines of an AMQP body, without empty ones.
 pub fn lines(body: &[u8]) -> impl Iterator<Item = &[u8]> {
-    body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())
+    let mut begin = 0;
+    let ends = memchr_iter(b'\n', body).chain([body.len()]);
+    let lines = ends.map(move |end| &body[mem::replace(&mut begin, end + 1)..end]);
+    lines.filter(|line| !line.is_empty())
 }
 
 fn put_json(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {

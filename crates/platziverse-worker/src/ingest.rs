@@ -93,17 +93,17 @@ impl Writer {
     }
 
     /// Stores a batch, sets apart what cannot be stored, and acknowledges.
-    async fn settle(&mut self, batch: &[Delivery]) -> Result<(), Abandoned> {
-        let records: u64 = batch.iter().map(count).sum();
+    async fn settle(&mut self, batch: &Batch) -> Result<(), Abandoned> {
+        let (deliveries, records) = (&batch.deliveries, batch.records);
         let books = self.metrics.records.clone();
         books.enter(records);
-        match self.store(batch).await {
+        match self.store(deliveries).await {
             Ok(stored) => {
                 books.settle(RecordFate::Stored, stored.stored);
                 books.settle(RecordFate::Duplicate, stored.duplicate);
                 books.settle(RecordFate::DeadLettered, stored.dead);
                 self.metrics.rows.inc_by(stored.rows);
-                if let Some(last) = batch.last() {
+                if let Some(last) = deliveries.last() {
                     last.ack_multiple().await;
                 }
                 Ok(())
@@ -193,6 +193,12 @@ fn fitting<'a>(line: &[u8], error: &'a str, bytes_max: usize) -> (Bytes, Cow<'a,
     (whole, Cow::Owned(error))
 }
 
+/// Deliveries that are stored together.
+struct Batch {
+    deliveries: Vec<Delivery>,
+    records: u64,
+}
+
 #[derive(Debug, Default)]
 struct Tally {
     stored: u64,
@@ -207,13 +213,12 @@ fn count(delivery: &Delivery) -> u64 {
 }
 
 /// The deliveries that are here already, up to `rows_max` records.
-fn gather(first: Delivery, deliveries: &mut Deliveries, rows_max: usize) -> Vec<Delivery> {
-    let mut records = count(&first);
-    let mut batch = vec![first];
-    while records < rows_max as u64 {
+fn gather(first: Delivery, deliveries: &mut Deliveries, rows_max: usize) -> Batch {
+    let mut batch = Batch { records: count(&first), deliveries: vec![first] };
+    while batch.records < rows_max as u64 {
         let Some(delivery) = deliveries.try_next() else { break };
-        records += count(&delivery);
-        batch.push(delivery);
+        batch.records += count(&delivery);
+        batch.deliveries.push(delivery);
     }
     batch
 }
