@@ -212,7 +212,11 @@ fn has_escaped_nul(json: &str) -> bool {
     })
 }
 
-fn check_length(field: &'static str, text: &str, min: usize) -> Result<(), PayloadError> {
+pub(crate) fn check_length(
+    field: &'static str,
+    text: &str,
+    min: usize,
+) -> Result<(), PayloadError> {
     if (min..=NAME_BYTES_MAX).contains(&text.len()) {
         return Ok(());
     }
@@ -279,7 +283,7 @@ enum ValueWire<'a> {
     Text(Cow<'a, str>),
 }
 
-enum TimeWire<'a> {
+pub(crate) enum TimeWire<'a> {
     Millis(i64),
     Text(Cow<'a, str>),
 }
@@ -332,7 +336,7 @@ impl<'a> MetricWire<'a> {
 }
 
 impl TimeWire<'_> {
-    fn check(&self) -> Result<Timestamp, TimestampError> {
+    pub(crate) fn check(&self) -> Result<Timestamp, TimestampError> {
         match self {
             Self::Millis(millis) => Timestamp::from_millis(*millis),
             Self::Text(text) => text.parse(),

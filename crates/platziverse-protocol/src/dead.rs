@@ -26,11 +26,17 @@ pub enum Reason {
     UnknownTopic,
     /// PostgreSQL refused this record, whatever was stored beside it.
     DatabaseRefused,
+    /// A command whose name no handler has.
+    UnknownCommand,
+    /// The handler of an event or a command says that it can never be done.
+    RejectedByHandler,
+    /// An event or a command failed as often as it may be tried.
+    AttemptsExhausted,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::InvalidJson,
         Self::InvalidPayload,
         Self::PayloadTooLarge,
@@ -41,6 +47,9 @@ impl Reason {
         Self::MalformedRecord,
         Self::UnknownTopic,
         Self::DatabaseRefused,
+        Self::UnknownCommand,
+        Self::RejectedByHandler,
+        Self::AttemptsExhausted,
     ];
 
     /// The name in headers, metrics and on the command line.
@@ -56,6 +65,9 @@ impl Reason {
             Self::MalformedRecord => "malformed_record",
             Self::UnknownTopic => "unknown_topic",
             Self::DatabaseRefused => "database_refused",
+            Self::UnknownCommand => "unknown_command",
+            Self::RejectedByHandler => "rejected_by_handler",
+            Self::AttemptsExhausted => "attempts_exhausted",
         }
     }
 }

@@ -9,5 +9,6 @@ pub mod event;
 pub mod heartbeat;
 pub mod presence;
 pub mod record;
+pub mod task;
 pub mod time;
 pub mod topic;
