@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use tracing_subscriber::EnvFilter;
 
 use crate::hash;
+use crate::host::{self, HostPattern};
 use crate::problem::{Fault, Problem, Problems, key_shown};
 use crate::schema::{Key, named, nearest};
 use crate::secret::REDACTED;
@@ -22,6 +23,8 @@ pub(crate) enum Kind {
     /// Name of at most so many bytes of a queue that may be declared: among Platziverse's own, only
     /// one of `ours`.
     Queue { max: usize, ours: &'static [&'static str] },
+    /// Hosts that may be called.
+    HostPattern,
     /// An MQTT topic filter.
     Filter,
     /// A password's hash.
@@ -60,7 +63,7 @@ impl Kind {
             Self::Text { .. } | Self::Host { .. } | Self::Queue { .. } => text.into(),
             Self::Filter | Self::PasswordHash => text.into(),
             Self::Choice(_) | Self::Span { .. } | Self::Address | Self::Url(_) => word.into(),
-            Self::Directives => word.into(),
+            Self::Directives | Self::HostPattern => word.into(),
             Self::Whole { .. } => word.parse::<u64>().map_or_else(|_| text.into(), Value::from),
             Self::Flag => match word {
                 "true" | "1" => true.into(),
@@ -92,6 +95,7 @@ impl Kind {
                                             Unix socket, without a port"
                 .to_owned(),
             Self::Queue { max, ours } => queues_allowed(max, ours),
+            Self::HostPattern => host::ALLOWED.to_owned(),
             Self::Filter => "an MQTT topic filter, such as \"agent/#\"".to_owned(),
             Self::PasswordHash => hash::ALLOWED.to_owned(),
             Self::Whole { min, max } => format!("a whole number from {min} to {max}"),
@@ -123,6 +127,7 @@ impl Kind {
             (Self::Text { min, max }, Value::String(text)) => is_text(text, min, max),
             (Self::Host { socket }, Value::String(text)) => is_host(text, socket),
             (Self::Queue { max, ours }, Value::String(text)) => is_queue(text, max, ours),
+            (Self::HostPattern, Value::String(text)) => text.parse::<HostPattern>().is_ok(),
             (Self::Filter, Value::String(text)) => TopicFilter::parse(text).is_ok(),
             (Self::PasswordHash, Value::String(text)) => hash::check(text).is_ok(),
             (Self::Whole { min, max }, value) => {

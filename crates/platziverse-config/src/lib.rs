@@ -45,6 +45,7 @@
 mod environment;
 mod file;
 mod hash;
+mod host;
 mod kind;
 mod layers;
 mod older;
@@ -55,9 +56,11 @@ mod secret;
 mod sections;
 mod settings;
 mod show;
+mod spans;
 mod uri;
 mod values;
 
+pub use host::{HostPattern, HostPatternError};
 pub use layers::Layers;
 pub use origin::{Origin, Origins};
 pub use problem::{ConfigErrors, Fault, Problem};
@@ -71,6 +74,7 @@ pub use sections::log::{LogConfig, LogFormat};
 pub use sections::mom::MomConfig;
 pub use sections::ops::{GATEWAY_OPS, OpsConfig, WORKER_OPS};
 pub use sections::tasks::TasksConfig;
+pub use sections::worker::{Role, WorkerConfig};
 pub use settings::{Loaded, Settings};
 pub use show::Row;
 pub use uri::{Uri, UrlError};

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::kind;
 use crate::problem::{Problem, Problems};
-use crate::sections::{aggregator, amqp, database, gateway, ingest, log, mom, ops, tasks};
+use crate::sections::{aggregator, amqp, database, gateway, ingest, log, mom, ops, tasks, worker};
 
 pub(crate) use crate::kind::Kind;
 
@@ -40,6 +40,7 @@ pub(crate) const SECTIONS: &[(&str, &[Key])] = &[
     (amqp::NAME, amqp::KEYS),
     (database::NAME, database::KEYS),
     (gateway::NAME, gateway::KEYS),
+    (worker::NAME, worker::KEYS),
     (ingest::NAME, ingest::KEYS),
     (tasks::NAME, tasks::KEYS),
     (mom::NAME, mom::KEYS),

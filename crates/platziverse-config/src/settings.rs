@@ -17,6 +17,7 @@ use crate::sections::log::LogConfig;
 use crate::sections::mom::MomConfig;
 use crate::sections::ops::OpsConfig;
 use crate::sections::tasks::TasksConfig;
+use crate::sections::worker::WorkerConfig;
 use crate::{environment, file, values};
 
 /// Every setting. The defaults are those of one machine that runs everything.
@@ -29,6 +30,8 @@ pub struct Settings {
     pub database: DatabaseConfig,
     /// The MQTT edge.
     pub gateway: GatewayConfig,
+    /// What a worker does.
+    pub worker: WorkerConfig,
     /// The queues of agents' messages and the workers that store them.
     pub ingest: IngestConfig,
     /// Events and commands.
@@ -93,6 +96,7 @@ impl Settings {
         self.amqp.validate(problems);
         self.database.validate(problems);
         self.gateway.validate(problems);
+        self.worker.validate(problems);
         self.ingest.validate(problems);
         self.tasks.validate(problems);
         self.mom.validate(problems);

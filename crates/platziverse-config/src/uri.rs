@@ -112,7 +112,11 @@ pub(crate) fn split_address(text: &str) -> Result<(&str, Option<u16>), UrlError>
         Some(rest) => {
             let (host, rest) =
                 rest.split_once(']').ok_or_else(|| UrlError::new("`[` without `]`"))?;
-            (host, rest.strip_prefix(':'))
+            let port = rest.strip_prefix(':');
+            if port.is_none() && !rest.is_empty() {
+                return Err(UrlError::new("after `]` there can only be `:` and a port"));
+            }
+            (host, port)
         }
         None => match text.split_once(':') {
             Some((host, port)) if !port.contains(':') => (host, Some(port)),

@@ -9,3 +9,4 @@ pub(crate) mod log;
 pub(crate) mod mom;
 pub(crate) mod ops;
 pub(crate) mod tasks;
+pub(crate) mod worker;

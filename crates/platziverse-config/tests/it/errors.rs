@@ -103,6 +103,8 @@ fn values_that_are_not_allowed() {
     check("gateway.anonymous = 'no'", "\"no\"", "loopback, always or never");
     check("tasks.queues = []", "a list", "a list of at least 1");
     check("tasks.queues = 'a'", "\"a\"", "a list of at least 1");
+    check("tasks.retry_delays = []", "a list", "a list of at least 1");
+    check("worker.roles = []", "a list", "a list of at least 1");
     let level = "off, error, warn, info, debug or trace, or directives without spaces such as \
                  \"info,platziverse_gateway=debug\"";
     for wrong in ["inof", "info,a=loud", "info, a=off", " info", "[span", "a[", "[a{b=1,c=2}]=off"]
@@ -166,6 +168,36 @@ fn items_of_lists_are_named() {
         &format!("gateway.users = [{user}, {user}]"),
         &["platziverse.toml: gateway.users[1].username: found \"a\"; allowed: a name that no \
            other user has"],
+    );
+}
+
+#[test]
+fn items_of_the_lists_of_a_task_worker_are_named() {
+    let allowed = "ingest or tasks";
+    file(
+        "worker.roles = ['tasks', 'all']",
+        &[&format!("platziverse.toml: worker.roles[1]: found \"all\"; allowed: {allowed}")],
+    );
+    file(
+        "worker.roles = ['tasks', 'tasks']",
+        &["platziverse.toml: worker.roles[1]: found \"tasks\"; allowed: each role once"],
+    );
+    let span = "a duration such as \"5s\" or \"500ms\", from 100ms to 1day";
+    file(
+        "tasks.retry_delays = ['1s', '50ms', 7]",
+        &[
+            &format!("platziverse.toml: tasks.retry_delays[1]: found \"50ms\"; allowed: {span}"),
+            &format!("platziverse.toml: tasks.retry_delays[2]: found 7; allowed: {span}"),
+        ],
+    );
+    let host = "a host such as \"example.com\", \"*.example.com\", \"10.0.0.7\" or \"[::1]\", alone \
+                or with a port, \"example.com:8443\"";
+    file(
+        "tasks.http_allow = ['example.com', '*', 'https://u:hunter2@h']",
+        &[
+            &format!("platziverse.toml: tasks.http_allow[1]: found \"*\"; allowed: {host}"),
+            &format!("platziverse.toml: tasks.http_allow[2]: found [redacted]; allowed: {host}"),
+        ],
     );
 }
 

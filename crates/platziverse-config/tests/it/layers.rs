@@ -1,6 +1,8 @@
 use std::time::Duration;
 
-use platziverse_config::{Anonymous, Layers, LogFormat, Origin, Secret, Settings};
+use platziverse_config::{
+    Anonymous, HostPattern, Layers, LogFormat, Origin, Role, Secret, Settings, TasksConfig,
+};
 
 use crate::Dir;
 
@@ -125,6 +127,10 @@ fn text_of_the_environment_is_taken_by_the_kind_of_the_setting() {
         ("PLATZIVERSE_INGEST__QUEUE_BYTES_MAX", "9223372036854775807"),
         ("PLATZIVERSE_TASKS__QUEUES", "one, two"),
         ("PLATZIVERSE_TASKS__OMIT", r#"["a,b"]"#),
+        ("PLATZIVERSE_TASKS__RETRY_DELAYS", "500ms, 1m 30s"),
+        ("PLATZIVERSE_TASKS__HTTP_ALLOW", "*.example.com, [::1]:80"),
+        ("PLATZIVERSE_TASKS__HTTP_ALLOW_PRIVATE", "1"),
+        ("PLATZIVERSE_WORKER__ROLES", "tasks"),
         ("PLATZIVERSE_OPS__LISTEN", ""),
         ("PLATZIVERSE_LOG__FORMAT", "json"),
         ("PATH", "/bin"),
@@ -142,6 +148,12 @@ fn text_of_the_environment_is_taken_by_the_kind_of_the_setting() {
     assert_eq!(settings.ingest.queue_bytes_max, i64::MAX as u64);
     assert_eq!(settings.tasks.queues, ["one", "two"]);
     assert_eq!(settings.tasks.omit, ["a,b"]);
+    assert_eq!(settings.tasks.retry_delays, [500, 90_000].map(Duration::from_millis));
+    let allowed: Vec<&str> = settings.tasks.http_allow.iter().map(HostPattern::as_str).collect();
+    assert_eq!(allowed, ["*.example.com", "[::1]:80"]);
+    assert!(settings.tasks.http_allow_private);
+    assert_eq!(settings.worker.roles, [Role::Tasks]);
+    assert!(settings.worker.has(Role::Tasks) && !settings.worker.has(Role::Ingest));
     assert_eq!(settings.ops.listen, None);
     assert_eq!(settings.log.format, LogFormat::Json);
 }
@@ -231,6 +243,42 @@ fn older_names_of_the_file_are_understood() {
     check(r#"{"EVENTS_TO_OMIT": "a,b"}"#, "tasks.omit", "[\"a\",\"b\"]", omit);
     let host = r#"{"RABBITMQ_HOSTNAME": "mq:9"}"#;
     check(host, "amqp.port", "9", "settings.json (RABBITMQ_HOSTNAME)");
+}
+
+#[test]
+fn the_settings_of_the_older_worker_are_understood() {
+    #[track_caller]
+    fn same(dir: &Dir, env: &[(&str, &str)]) {
+        let settings = dir.load(env).settings;
+        assert_eq!(settings.amqp.address(), "mq.example:5673/");
+        let tasks = TasksConfig {
+            queues: vec!["local_iot_core".to_owned()],
+            prefetch: 1,
+            omit: ["agent.debug", "agent.ping"].map(str::to_owned).to_vec(),
+            ..TasksConfig::default()
+        };
+        assert_eq!(settings.tasks, tasks);
+    }
+    let file = r#"{
+        "RABBITMQ_HOSTNAME": "mq.example:5673",
+        "RABBITMQ_LOCAL_QUEUE_NAME": "local_iot_core",
+        "RABBITMQ_PREFETCH_COUNT": 1,
+        "EVENTS_TO_OMIT": ["agent.debug", "agent.ping"]
+    }"#;
+    let (none, dir) = (Dir::new(), Dir::new().with("settings.json", file));
+    let env = |omit| {
+        [
+            ("RABBITMQ_HOSTNAME", "mq.example:5673"),
+            ("RABBITMQ_LOCAL_QUEUE_NAME", "local_iot_core"),
+            ("RABBITMQ_PREFETCH_COUNT", "1"),
+            ("EVENTS_TO_OMIT", omit),
+        ]
+    };
+    same(&dir, &[]);
+    same(&none, &env("agent.debug,agent.ping"));
+    same(&none, &env(r#"["agent.debug", "agent.ping"]"#));
+    let other = r#"{"RABBITMQ_PREFETCH_COUNT": 9, "EVENTS_TO_OMIT": [], "RABBITMQ_HOSTNAME": "x"}"#;
+    same(&Dir::new().with("settings.json", other), &env("agent.debug, agent.ping"));
 }
 
 #[test]
