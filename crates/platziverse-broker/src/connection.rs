@@ -34,7 +34,8 @@ impl Connection {
     /// Declares everything that `topology` says.
     pub async fn declare(&self, topology: &Topology) -> Result<(), BrokerError> {
         let channel = self.channel().await?;
-        within("declaring exchanges and queues", declare(&channel, topology)).await
+        let declaring = declare(&self.inner, &channel, topology);
+        within("declaring exchanges and queues", declaring).await
     }
 
     /// Closes the connection, so that RabbitMQ does not log a lost one.
@@ -61,7 +62,7 @@ impl Link {
         let events = connection.events_listener().boxed();
         let prepared = async {
             let channel = open_channel(&connection).await?;
-            let declared = declare(&channel, &context.topology);
+            let declared = declare(&connection, &channel, &context.topology);
             within("declaring exchanges and queues", declared).await?;
             Ok(channel)
         };

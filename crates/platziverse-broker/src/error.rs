@@ -236,6 +236,11 @@ pub(crate) fn channel_closed(error: &lapin::Error) -> Option<Closed> {
     }
 }
 
+/// Whether RabbitMQ does not have what was asked for.
+pub(crate) fn is_not_found(error: &lapin::Error) -> bool {
+    code(error) == Some(NOT_FOUND)
+}
+
 fn code(error: &lapin::Error) -> Option<u16> {
     match error.kind() {
         ErrorKind::ProtocolError(error) => Some(error.get_id()),

@@ -11,8 +11,13 @@ use platziverse_protocol::time::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::dead::ORIGIN_APP;
+
 /// Settling is a few bytes; not written for so long, the connection is as good as gone.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The header of a task that says how many attempts at it have failed.
+pub(crate) const ATTEMPTS: &str = "attempts";
 
 /// A message as it arrived.
 #[derive(Debug)]
@@ -50,6 +55,12 @@ impl Message {
         self.properties.app_id().as_ref().map(ShortString::as_str)
     }
 
+    /// The connection name of the process that published it first, if others have published it
+    /// again since.
+    pub fn first_app_id(&self) -> Option<String> {
+        self.header(ORIGIN_APP).or_else(|| self.app_id().map(str::to_owned))
+    }
+
     /// What kind of message it is: the property `type`.
     pub fn kind(&self) -> Option<&str> {
         self.properties.kind().as_ref().map(ShortString::as_str)
@@ -63,6 +74,12 @@ impl Message {
     /// How many records the publisher says are in it.
     pub fn records(&self) -> Option<u64> {
         self.value("records").and_then(whole)
+    }
+
+    /// How many attempts at it have failed, if it is a task: its header `attempts`, 0 without one.
+    pub fn attempts(&self) -> u32 {
+        let attempts = self.value(ATTEMPTS).and_then(whole).unwrap_or(0);
+        u32::try_from(attempts).unwrap_or(u32::MAX)
     }
 
     /// A header as text.

@@ -6,9 +6,9 @@ use lapin::types::{AMQPValue, FieldTable};
 use platziverse_protocol::time::Timestamp;
 use serde::Serialize;
 
-use super::{ERROR, ORIGIN, ORIGIN_APP, ORIGIN_KEY, REASON, STAGE};
-use crate::message::{Message, from_seconds, text};
-use crate::topology::{TELEMETRY, unsharded_key};
+use super::{ERROR, ORIGIN, ORIGIN_APP, ORIGIN_KEY, ORIGIN_TYPE, REASON, STAGE};
+use crate::message::{ATTEMPTS, Message, from_seconds, text};
+use crate::topology::{DEAD, TELEMETRY, unsharded_key};
 
 const PREVIEW_CHARS: usize = 200;
 
@@ -63,14 +63,17 @@ struct Death {
 
 impl DeadEntry {
     pub(crate) fn of(message: &Message) -> Self {
-        let death = message.headers().and_then(Death::newest);
+        // What came by way of another exchange reached no queue there; if RabbitMQ dead-lettered it
+        // before, as it does after each delay of a task, it did not die of that.
+        let death = message.headers().filter(|_| message.exchange == DEAD).and_then(Death::newest);
         let ours = message.header(REASON);
-        let (stage, reason) = match (&ours, &death) {
-            (Some(reason), _) => (message.header(STAGE), reason.clone()),
-            (None, Some(death)) => (None, death.reason.clone().unwrap_or_default()),
-            (None, None) => (None, "unroutable".to_owned()),
+        let (stage, reason, error) = match (&ours, &death) {
+            (Some(reason), _) => (message.header(STAGE), reason.clone(), message.header(ERROR)),
+            (None, Some(death)) => {
+                (None, death.reason.clone().unwrap_or_default(), death.sentence())
+            }
+            (None, None) => (None, "unroutable".to_owned(), None),
         };
-        let error = message.header(ERROR).or_else(|| death.as_ref().and_then(Death::sentence));
         let timestamp = message.timestamp();
         let (exchange, key, at) = match death {
             Some(death) if ours.is_none() => (death.exchange, death.key, death.at.or(timestamp)),
@@ -87,7 +90,7 @@ impl DeadEntry {
             at,
             records: message.records().unwrap_or(1),
             bytes: message.body.len() as u64,
-            app_id: message.header(ORIGIN_APP).or_else(|| message.app_id().map(str::to_owned)),
+            app_id: message.first_app_id(),
             preview: preview(&message.body),
         }
     }
@@ -142,9 +145,9 @@ fn origin_key(exchange: &str, key: String) -> String {
     if exchange == TELEMETRY { unsharded_key(&key).to_owned() } else { key }
 }
 
-/// The name of a header that only a dead letter has.
+/// The name of a header that tells how a message died, or what was tried before.
 pub(super) fn is_of_death(name: &str) -> bool {
-    [REASON, STAGE, ERROR, ORIGIN, ORIGIN_KEY, ORIGIN_APP].contains(&name)
+    [REASON, STAGE, ERROR, ORIGIN, ORIGIN_KEY, ORIGIN_APP, ORIGIN_TYPE, ATTEMPTS].contains(&name)
         || ["x-death", "x-delivery-count"].contains(&name)
         || name.starts_with("x-first-death-")
         || name.starts_with("x-last-death-")
@@ -201,17 +204,21 @@ mod tests {
         assert_eq!(entry.app_id.as_deref(), Some("platziverse-gateway@a:1"));
     }
 
+    fn death(reason: &str, queue: &str, exchange: &str, key: &str) -> AMQPValue {
+        let mut death = FieldTable::default();
+        death.insert("reason".into(), word(reason));
+        death.insert("queue".into(), word(queue));
+        death.insert("exchange".into(), word(exchange));
+        death.insert("routing-keys".into(), AMQPValue::FieldArray(vec![word(key)].into()));
+        death.insert("time".into(), AMQPValue::Timestamp(5));
+        AMQPValue::FieldTable(death)
+    }
+
     #[test]
     fn what_rabbitmq_gave_up() {
-        let mut death = FieldTable::default();
-        death.insert("reason".into(), word("delivery_limit"));
-        death.insert("queue".into(), word("platziverse.ingest"));
-        death.insert("exchange".into(), word(topology::TELEMETRY));
-        let keys = vec![word("agent.message.3")];
-        death.insert("routing-keys".into(), AMQPValue::FieldArray(keys.into()));
-        death.insert("time".into(), AMQPValue::Timestamp(5));
         let mut headers = FieldTable::default();
-        let deaths = vec![AMQPValue::FieldTable(death)];
+        let (queue, key) = ("platziverse.ingest", "agent.message.3");
+        let deaths = vec![death("delivery_limit", queue, topology::TELEMETRY, key)];
         headers.insert("x-death".into(), AMQPValue::FieldArray(deaths.into()));
         let entry = DeadEntry::of(&message(headers, topology::DEAD));
         assert_eq!((entry.reason.as_str(), entry.stage.as_str()), ("delivery_limit", "rabbitmq"));
@@ -220,5 +227,28 @@ mod tests {
         assert_eq!(entry.at.map(Timestamp::as_millis), Some(5000));
         let error = entry.error.unwrap();
         assert_eq!(error, "delivered too often from the queue platziverse.ingest");
+    }
+
+    #[test]
+    fn a_task_that_was_tried_again_before() {
+        let retry = death("expired", "platziverse.retry.1s", "platziverse.retry.1s", "q");
+        let headers = |deaths: Vec<AMQPValue>| {
+            let mut headers = FieldTable::default();
+            headers.insert("x-death".into(), AMQPValue::FieldArray(deaths.into()));
+            headers.insert(ERROR.into(), word("503 Service Unavailable"));
+            headers.insert(ATTEMPTS.into(), AMQPValue::LongLongInt(2));
+            headers
+        };
+        // Its queue is gone.
+        let lost = message(headers(vec![retry.clone()]), topology::TASKS);
+        let entry = DeadEntry::of(&Message { routing_key: "q".to_owned(), ..lost });
+        assert_eq!((entry.reason.as_str(), entry.error), ("unroutable", None));
+        assert_eq!((&*entry.origin_exchange, &*entry.origin_key), (topology::TASKS, "q"));
+        // Workers died of it.
+        let last = death("delivery_limit", "q", topology::TASKS, "q");
+        let entry = DeadEntry::of(&message(headers(vec![last, retry]), topology::DEAD));
+        assert_eq!(entry.reason, "delivery_limit");
+        assert_eq!(entry.error.as_deref(), Some("delivered too often from the queue q"));
+        assert_eq!((&*entry.origin_exchange, &*entry.origin_key), (topology::TASKS, "q"));
     }
 }

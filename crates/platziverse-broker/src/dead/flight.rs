@@ -7,8 +7,8 @@ use lapin::types::FieldTable;
 use lapin::{Acker, BasicProperties, Channel, Confirmation, PublisherConfirm};
 use tokio::time::{Instant, timeout_at};
 
-use super::ORIGIN_APP;
 use super::entry::{DeadEntry, is_of_death};
+use super::{ORIGIN_APP, ORIGIN_TYPE};
 use crate::connection::{SETUP_TIMEOUT, asked};
 use crate::message::Message;
 use crate::publisher::short;
@@ -227,9 +227,10 @@ fn properties(message: &Message, (exchange, key): &Route) -> BasicProperties {
     if let Some(app) = message.header(ORIGIN_APP) {
         properties = properties.with_app_id(short(&app));
     }
-    match message.kind() {
-        Some(Lane::DEAD) if exchange == LIVE => properties.with_type(short(Lane::MESSAGE)),
-        Some(Lane::DEAD) => properties.with_type(short(key)),
+    match (message.header(ORIGIN_TYPE), message.kind()) {
+        (Some(kind), _) => properties.with_type(short(&kind)),
+        (None, Some(Lane::DEAD)) if exchange == LIVE => properties.with_type(short(Lane::MESSAGE)),
+        (None, Some(Lane::DEAD)) => properties.with_type(short(key)),
         _ => properties,
     }
 }
@@ -238,7 +239,7 @@ fn properties(message: &Message, (exchange, key): &Route) -> BasicProperties {
 mod tests {
     use super::*;
     use crate::DeadLetter;
-    use crate::topology::TELEMETRY;
+    use crate::topology::{TASKS, TELEMETRY};
     use lapin::types::{AMQPValue, ShortString};
     use platziverse_protocol::dead::{Reason, Stage};
 
@@ -254,8 +255,9 @@ mod tests {
     fn replayed(lane: &Lane) -> BasicProperties {
         let mut headers = FieldTable::default();
         headers.insert("records".into(), AMQPValue::LongLongInt(1));
+        headers.insert("attempts".into(), AMQPValue::LongLongInt(2));
         for (name, value) in lane.headers() {
-            headers.insert((*name).into(), AMQPValue::LongString(value.as_str().into()));
+            headers.insert((*name).into(), value.into());
         }
         let message = Message {
             body: Vec::new(),
@@ -265,6 +267,7 @@ mod tests {
             properties: BasicProperties::default()
                 .with_app_id("platziverse-worker@b:2".into())
                 .with_type(lane.kind().into())
+                .with_content_type(lane.content_type().into())
                 .with_headers(headers),
         };
         let entry = DeadEntry::of(&message);
@@ -283,6 +286,19 @@ mod tests {
     }
 
     #[test]
+    fn a_task_is_again_what_it_was() {
+        let letter = DeadLetter { origin_exchange: TASKS, origin_key: "q", ..LETTER };
+        let of_type = |kind| {
+            let properties = replayed(&Lane::dead(&letter).of_task(kind));
+            let text = |word: &Option<ShortString>| word.as_ref().map(ShortString::to_string);
+            (text(properties.kind()).unwrap(), text(properties.content_type()).unwrap())
+        };
+        let json = || "application/json".to_owned();
+        assert_eq!(of_type(Some("event")), ("event".to_owned(), json()));
+        assert_eq!(of_type(None), (String::new(), json()));
+    }
+
+    #[test]
     fn a_replay_speaks_for_the_first_publisher() {
         let app = |lane: Lane| replayed(&lane).app_id().as_ref().map(ShortString::to_string);
         let gateway = "platziverse-gateway@a:1";
@@ -292,7 +308,8 @@ mod tests {
 
     #[test]
     fn nothing_of_the_death_is_left() {
-        let properties = replayed(&Lane::dead(&LETTER).on_behalf_of("a"));
+        let lane = Lane::dead(&LETTER).on_behalf_of("a").of_task(Some("event"));
+        let properties = replayed(&lane);
         let headers = properties.headers().as_ref().unwrap().inner();
         assert_eq!(headers.keys().map(ShortString::as_str).collect::<Vec<_>>(), ["records"]);
     }

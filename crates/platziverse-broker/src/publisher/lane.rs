@@ -1,13 +1,17 @@
 //! Lanes: where lines go. Lines of one lane share AMQP messages and keep their order.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use lapin::types::ShortString;
+use lapin::types::{AMQPValue, ShortString};
+use platziverse_protocol::record::CONTENT_TYPE;
+use platziverse_protocol::task::TaskKind;
 use platziverse_protocol::topic::AGENT_MESSAGE;
 use uuid::Uuid;
 
-use crate::dead::{DeadLetter, ORIGIN_APP};
+use crate::dead::{DeadLetter, ERROR, ORIGIN_APP, ORIGIN_TYPE, cut_error};
+use crate::message::ATTEMPTS;
 use crate::topology;
 
 /// The longest line, in bytes: RabbitMQ 4 refuses messages above 16 MiB by default
@@ -24,9 +28,29 @@ struct Spec {
     exchange: String,
     routing_key: String,
     kind: String,
-    headers: Vec<(&'static str, String)>,
+    headers: Vec<Header>,
     mandatory: bool,
-    alone: bool,
+    body: Body,
+}
+
+/// What one AMQP message has for its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Body {
+    /// Lines of JSON, as many as have gathered.
+    Lines,
+    /// One line of JSON.
+    Line,
+    /// One JSON text.
+    Json,
+}
+
+/// A header of all messages of a lane.
+pub(crate) type Header = (&'static str, HeaderValue);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum HeaderValue {
+    Text(String),
+    Number(u32),
 }
 
 impl Lane {
@@ -44,7 +68,7 @@ impl Lane {
             kind: short(kind).into(),
             headers: Vec::new(),
             mandatory: true,
-            alone: false,
+            body: Body::Lines,
         }))
     }
 
@@ -58,16 +82,47 @@ impl Lane {
         Self::new(topology::HEARTBEAT, "", "heartbeat").optional().alone()
     }
 
-    /// The lane of dead letters like `letter`.
-    pub fn dead(letter: &DeadLetter<'_>) -> Self {
-        let lane = Self::new(topology::DEAD, letter.reason.as_str(), Self::DEAD);
-        lane.with_headers(letter.headers())
+    /// The lane of tasks to the queue that has the key in [`topology::TASKS`]: its name, or `event`
+    /// or `command`. Each message has one task for its body.
+    pub fn task(key: &str, kind: TaskKind) -> Self {
+        Self::new(topology::TASKS, key, kind.as_str()).change(|spec| spec.body = Body::Json)
     }
 
-    /// The same lane of dead letters that were published by `app_id`: a replay names it again.
+    /// The lane of tasks that come back to their `queue` after the delay, one of
+    /// `tasks.retry_delays`. Their header `attempts` says how many attempts have failed so far, and
+    /// `error` why the last one did: at most 4 KiB of it are kept.
+    pub fn retry(delay: Duration, queue: &str, kind: TaskKind, attempts: u32, error: &str) -> Self {
+        let lane = Self::new(&topology::retry_name(delay), queue, kind.as_str());
+        lane.change(|spec| {
+            spec.body = Body::Json;
+            spec.headers.push((ATTEMPTS, HeaderValue::Number(attempts)));
+            spec.headers.push((ERROR, HeaderValue::Text(cut_error(error).to_owned())));
+        })
+    }
+
+    /// The lane of dead letters like `letter`.
+    pub fn dead(letter: &DeadLetter<'_>) -> Self {
+        let lane = Self::new(topology::DEAD, letter.reason.as_str(), Self::DEAD).alone();
+        lane.change(|spec| spec.headers = letter.headers())
+    }
+
+    /// The same lane of dead letters that are whole tasks, whose property `type` was `kind`: a
+    /// replay gives it to them again.
+    #[must_use]
+    pub fn of_task(self, kind: Option<&str>) -> Self {
+        let kind = HeaderValue::Text(kind.unwrap_or_default().to_owned());
+        self.change(|spec| {
+            spec.body = Body::Json;
+            spec.headers.push((ORIGIN_TYPE, kind));
+        })
+    }
+
+    /// The same lane of messages that were published by `app_id` first: a replay of a dead letter
+    /// names it again.
     #[must_use]
     pub fn on_behalf_of(self, app_id: &str) -> Self {
-        self.change(|spec| spec.headers.push((ORIGIN_APP, app_id.to_owned())))
+        let app_id = HeaderValue::Text(app_id.to_owned());
+        self.change(|spec| spec.headers.push((ORIGIN_APP, app_id)))
     }
 
     /// The same lane, where a message that nobody listens to is no fault.
@@ -79,11 +134,11 @@ impl Lane {
     /// The same lane with one line in each AMQP message.
     #[must_use]
     pub fn alone(self) -> Self {
-        self.change(|spec| spec.alone = true)
-    }
-
-    fn with_headers(self, headers: Vec<(&'static str, String)>) -> Self {
-        self.change(|spec| spec.headers = headers).alone()
+        self.change(|spec| {
+            if spec.body == Body::Lines {
+                spec.body = Body::Line;
+            }
+        })
     }
 
     fn change(self, change: impl FnOnce(&mut Spec)) -> Self {
@@ -106,7 +161,7 @@ impl Lane {
         &self.0.kind
     }
 
-    pub(crate) fn headers(&self) -> &[(&'static str, String)] {
+    pub(crate) fn headers(&self) -> &[Header] {
         &self.0.headers
     }
 
@@ -115,7 +170,23 @@ impl Lane {
     }
 
     pub(crate) fn is_alone(&self) -> bool {
-        self.0.alone
+        self.0.body != Body::Lines
+    }
+
+    pub(crate) fn content_type(&self) -> &'static str {
+        match self.0.body {
+            Body::Lines | Body::Line => CONTENT_TYPE,
+            Body::Json => "application/json",
+        }
+    }
+}
+
+impl From<&HeaderValue> for AMQPValue {
+    fn from(value: &HeaderValue) -> Self {
+        match value {
+            HeaderValue::Text(text) => Self::LongString(text.as_str().into()),
+            HeaderValue::Number(number) => Self::LongLongInt((*number).into()),
+        }
     }
 }
 
@@ -194,7 +265,7 @@ pub struct Outgoing<R> {
     pub lane: Lane,
     /// Names the message: the first line's id is the AMQP message's.
     pub id: Uuid,
-    /// The line with the line break at its end.
+    /// The line with the line break at its end; on a lane of tasks, the body.
     pub line: Bytes,
     /// Who waits for the outcome.
     pub receipt: R,
@@ -209,6 +280,17 @@ pub(crate) fn short(text: &str) -> ShortString {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_comes_back_after_a_delay() {
+        let (delay, error) = (Duration::from_secs(60), "ä".repeat(5_000));
+        let lane = Lane::retry(delay, "q", TaskKind::Event, 3, &error);
+        assert_eq!((lane.exchange(), lane.routing_key()), ("platziverse.retry.1m", "q"));
+        assert_eq!((lane.kind(), lane.content_type()), ("event", "application/json"));
+        assert!(lane.is_alone() && lane.is_mandatory());
+        let kept = HeaderValue::Text("ä".repeat(2_048));
+        assert_eq!(lane.headers(), [(ATTEMPTS, HeaderValue::Number(3)), (ERROR, kept)]);
+    }
 
     #[test]
     fn where_a_refused_message_would_have_gone() {

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-pub(crate) use lane::short;
+pub(crate) use lane::{Header, HeaderValue, short};
 pub use lane::{LINE_BYTES_MAX, Lane, Outcome, Outgoing, Receipt, TelemetryLanes};
 
 use self::room::{NoRoom, Room};

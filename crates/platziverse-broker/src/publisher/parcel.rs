@@ -3,7 +3,6 @@
 use lapin::options::BasicPublishOptions;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, PublisherConfirm};
-use platziverse_protocol::record::CONTENT_TYPE;
 use platziverse_protocol::time::Timestamp;
 
 use super::gather::{Parcel, Ticket};
@@ -66,7 +65,7 @@ pub(crate) fn properties(parcel: &Parcel, app_id: &ShortString, now: Timestamp) 
         .with_message_id(short(&parcel.id.to_string()))
         .with_app_id(app_id.clone())
         .with_type(short(parcel.lane.kind()))
-        .with_content_type(CONTENT_TYPE.into())
+        .with_content_type(parcel.lane.content_type().into())
         .with_timestamp(u64::try_from(now.as_millis() / 1000).unwrap_or(0))
         .with_headers(headers(&parcel.lane, parcel.records))
 }
@@ -76,7 +75,7 @@ fn headers(lane: &Lane, records: usize) -> FieldTable {
     let records = i64::try_from(records).unwrap_or(i64::MAX);
     headers.insert("records".into(), AMQPValue::LongLongInt(records));
     for (name, value) in lane.headers() {
-        headers.insert((*name).into(), AMQPValue::LongString(value.as_str().into()));
+        headers.insert((*name).into(), value.into());
     }
     headers
 }

@@ -5,20 +5,26 @@ use lapin::options::{
     QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{Channel, ExchangeKind};
+use lapin::{Channel, Connection, ExchangeKind};
 
 use super::{Binding, Destination, Exchange, Kind, Queue, Topology};
 use crate::BrokerError;
+use crate::error::is_not_found;
 use crate::publisher::short;
 
-/// Declares everything, in an order in which nothing can get lost in between.
-pub(crate) async fn declare(channel: &Channel, topology: &Topology) -> Result<(), BrokerError> {
+/// Declares everything on a channel of the connection, in an order in which nothing can get lost in
+/// between.
+pub(crate) async fn declare(
+    connection: &Connection,
+    channel: &Channel,
+    topology: &Topology,
+) -> Result<(), BrokerError> {
     for exchange in &topology.exchanges {
         let declared = declare_exchange(channel, exchange).await;
         declared.map_err(|source| BrokerError::declare("exchange", &exchange.name, source))?;
     }
     for queue in &topology.queues {
-        let declared = declare_queue(channel, queue).await;
+        let declared = declare_queue(connection, channel, queue).await;
         declared.map_err(|source| BrokerError::declare("queue", &queue.name, source))?;
     }
     for binding in &topology.bindings {
@@ -37,6 +43,7 @@ pub(crate) async fn declare(channel: &Channel, topology: &Topology) -> Result<()
 async fn declare_exchange(channel: &Channel, exchange: &Exchange) -> Result<(), lapin::Error> {
     let kind = match exchange.kind {
         Kind::Topic => ExchangeKind::Topic,
+        Kind::Direct => ExchangeKind::Direct,
         Kind::Fanout => ExchangeKind::Fanout,
     };
     let mut arguments = FieldTable::default();
@@ -47,9 +54,28 @@ async fn declare_exchange(channel: &Channel, exchange: &Exchange) -> Result<(), 
     channel.exchange_declare(short(&exchange.name), kind, options, arguments).await
 }
 
-async fn declare_queue(channel: &Channel, queue: &Queue) -> Result<(), lapin::Error> {
+async fn declare_queue(
+    connection: &Connection,
+    channel: &Channel,
+    queue: &Queue,
+) -> Result<(), lapin::Error> {
+    if queue.if_missing && exists(connection, &queue.name).await? {
+        return Ok(());
+    }
     let options = QueueDeclareOptions::durable();
     channel.queue_declare(short(&queue.name), options, queue.table()).await.map(|_| ())
+}
+
+/// Whether there is a queue of that name, asked on a channel of its own: RabbitMQ closes the channel
+/// on which one is asked for that it does not have.
+async fn exists(connection: &Connection, queue: &str) -> Result<bool, lapin::Error> {
+    let channel = connection.create_channel().await?;
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    match channel.queue_declare(short(queue), options, FieldTable::default()).await {
+        Ok(_) => channel.close(200, "done".into()).await.map(|()| true),
+        Err(error) if is_not_found(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 async fn bind(channel: &Channel, binding: &Binding) -> Result<(), lapin::Error> {

@@ -3,6 +3,7 @@
 mod declare;
 mod keys;
 mod show;
+mod tasks;
 
 use lapin::types::{AMQPValue, FieldTable};
 use platziverse_config::{IngestConfig, Route};
@@ -11,6 +12,8 @@ use serde::Serialize;
 pub(crate) use declare::declare;
 pub(crate) use keys::unsharded_key;
 pub use keys::{STORED_TOPICS, live_binding_keys, shard_of, sharded_key};
+pub(crate) use tasks::retry_name;
+pub use tasks::{COMMANDS, EVENTS, RETRY, TASKS};
 
 /// All agent traffic.
 pub const TELEMETRY: &str = "platziverse.telemetry";
@@ -47,6 +50,8 @@ pub const DEAD_BYTES_MAX: i64 = 1 << 30;
 pub enum Kind {
     /// By patterns of words.
     Topic,
+    /// By the key itself.
+    Direct,
     /// To every queue bound to it.
     Fanout,
 }
@@ -62,13 +67,16 @@ pub struct Exchange {
     pub alternate: Option<&'static str>,
 }
 
-/// A durable quorum queue.
+/// A durable queue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Queue {
     /// Its name.
     pub name: String,
     /// Its limits and what becomes of what exceeds them, as RabbitMQ calls them.
     pub arguments: Vec<Argument>,
+    /// Whether one of this name that exists already is used as it is, whatever its type and its
+    /// arguments. Otherwise these are the queue's, or it is an error.
+    pub if_missing: bool,
 }
 
 /// One argument of a queue.
@@ -104,7 +112,7 @@ pub enum Destination {
 pub struct Binding {
     /// The exchange.
     pub source: String,
-    /// A pattern: `*` is a word, `#` any number of them.
+    /// Of a topic exchange a pattern: `*` is a word, `#` any number of them.
     pub key: String,
     /// Where it leads.
     pub destination: Destination,
@@ -146,6 +154,31 @@ impl Topology {
             topology.route(route, config);
         }
         topology
+    }
+
+    /// This one and another, for a process that needs both. Of exchanges and queues that both have by
+    /// the same name, this one's count.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        for exchange in other.exchanges {
+            if !self.exchanges.iter().any(|known| known.name == exchange.name) {
+                self.exchanges.push(exchange);
+            }
+        }
+        for queue in other.queues {
+            if !self.queues.iter().any(|known| known.name == queue.name) {
+                self.queues.push(queue);
+            }
+        }
+        let Self { bindings, unbindings, .. } = &mut self;
+        for (ours, theirs) in [(bindings, other.bindings), (unbindings, other.unbindings)] {
+            for binding in theirs {
+                if !ours.contains(&binding) {
+                    ours.push(binding);
+                }
+            }
+        }
+        self
     }
 
     /// The ingest queues. With shards the one without a number stays: it has what gateways with
@@ -232,18 +265,26 @@ fn shard_queue(shard: u16) -> String {
 impl Queue {
     /// A queue of work: full, it refuses; what it cannot get rid of becomes a dead letter.
     fn work(name: &str, config: &IngestConfig) -> Self {
-        let bytes = i64::try_from(config.queue_bytes_max).unwrap_or(i64::MAX);
+        let [length, bytes] = Self::work_limits(config);
         Self::quorum(
             name,
             [
-                ("x-max-length", Value::Number(config.queue_length_max.into())),
-                ("x-max-length-bytes", Value::Number(bytes)),
+                length,
+                bytes,
                 ("x-delivery-limit", Value::Number(config.delivery_limit.into())),
                 ("x-dead-letter-exchange", Value::Word(DEAD)),
                 // Dead-lettering itself waits for confirms; needs reject-publish.
                 ("x-dead-letter-strategy", Value::Word("at-least-once")),
             ],
         )
+    }
+
+    fn work_limits(config: &IngestConfig) -> [(&'static str, Value); 2] {
+        let bytes = i64::try_from(config.queue_bytes_max).unwrap_or(i64::MAX);
+        [
+            ("x-max-length", Value::Number(config.queue_length_max.into())),
+            ("x-max-length-bytes", Value::Number(bytes)),
+        ]
     }
 
     fn dead(config: &IngestConfig) -> Self {
@@ -264,7 +305,7 @@ impl Queue {
         ];
         let all = common.into_iter().chain(arguments);
         let arguments = all.map(|(name, value)| Argument { name, value }).collect();
-        Self { name: name.to_owned(), arguments }
+        Self { name: name.to_owned(), arguments, if_missing: false }
     }
 
     pub(crate) fn table(&self) -> FieldTable {

@@ -31,7 +31,7 @@ impl fmt::Display for Binding {
             Destination::Queue(name) => ("queue", name),
             Destination::Exchange(name) => ("exchange", name),
         };
-        write!(f, "{source:<22} {key:<15} {kind} {name}")
+        write!(f, "{source:<22} {key:<20} {kind} {name}")
     }
 }
 
@@ -41,23 +41,24 @@ impl fmt::Display for Topology {
         for Exchange { name, kind, alternate } in &self.exchanges {
             let kind = match kind {
                 Kind::Topic => "topic",
+                Kind::Direct => "direct",
                 Kind::Fanout => "fanout",
             };
             writeln!(f, "{name:<22} {kind:<7} {}", alternate.unwrap_or("-"))?;
         }
         writeln!(f, "\nQUEUE")?;
-        for Queue { name, arguments } in &self.queues {
-            writeln!(f, "{name}")?;
+        for Queue { name, arguments, if_missing } in &self.queues {
+            writeln!(f, "{name}{}", if *if_missing { " (if there is none yet)" } else { "" })?;
             for Argument { name, value } in arguments {
                 writeln!(f, "  {name:<23} {value}")?;
             }
         }
-        writeln!(f, "\nFROM                   KEY             TO")?;
+        writeln!(f, "\nFROM                   KEY                  TO")?;
         for binding in &self.bindings {
             writeln!(f, "{binding}")?;
         }
         if !self.unbindings.is_empty() {
-            writeln!(f, "\nNO LONGER FROM         KEY             TO")?;
+            writeln!(f, "\nNO LONGER FROM         KEY                  TO")?;
         }
         for binding in &self.unbindings {
             writeln!(f, "{binding}")?;

@@ -1,6 +1,9 @@
 use std::collections::BTreeSet;
 
+use std::time::Duration;
+
 use super::*;
+use platziverse_config::TasksConfig;
 use platziverse_protocol::topic::{TopicFilter, routing_key};
 use proptest::prelude::*;
 
@@ -19,11 +22,11 @@ fn one_shard() {
     for line in [
         "platziverse.telemetry  topic   platziverse.dead",
         "platziverse.live       topic   -",
-        "platziverse.telemetry  agent.#         exchange platziverse.live",
+        "platziverse.telemetry  agent.#              exchange platziverse.live",
         "platziverse.ingest     topic   platziverse.dead",
-        "platziverse.telemetry  agent.#         exchange platziverse.ingest",
-        "platziverse.ingest     agent.#         queue platziverse.ingest",
-        "platziverse.dead       #               queue platziverse.dead",
+        "platziverse.telemetry  agent.#              exchange platziverse.ingest",
+        "platziverse.ingest     agent.#              queue platziverse.ingest",
+        "platziverse.dead       #                    queue platziverse.dead",
         "  x-overflow              reject-publish",
         "  x-dead-letter-strategy  at-least-once",
     ] {
@@ -35,7 +38,8 @@ fn one_shard() {
 fn every_queue_has_its_limits() {
     let config = IngestConfig { shards: 3, ..IngestConfig::default() };
     let topology = Topology::for_ingest(&config, &[route("plant/+", "plant")]);
-    assert_eq!(topology.queues.len(), 6);
+    let topology = topology.and(Topology::for_tasks(&TasksConfig::default(), &config));
+    assert_eq!(topology.queues.len(), 6 + 2 + 4);
     for queue in &topology.queues {
         for needed in
             ["x-queue-type", "x-overflow", "x-max-length", "x-max-length-bytes", "x-delivery-limit"]
@@ -80,10 +84,16 @@ fn what_a_live_queue_is_bound_to() {
 fn reached(topology: &Topology, exchange: &str, key: &str) -> BTreeSet<String> {
     let words: Vec<_> = key.split('.').collect();
     let bindings = topology.bindings.iter().filter(|binding| binding.source == exchange);
+    let known = topology.exchanges.iter().find(|known| known.name == exchange);
+    let leads_on = |pattern: &str| match known.map(|exchange| exchange.kind) {
+        Some(Kind::Topic) => amqp_matches(&words, &pattern.split('.').collect::<Vec<_>>()),
+        Some(Kind::Direct) => pattern == key,
+        Some(Kind::Fanout) | None => true,
+    };
     let mut hit = false;
     let mut queues = BTreeSet::new();
     for Binding { key: pattern, destination, .. } in bindings {
-        if amqp_matches(&words, &pattern.split('.').collect::<Vec<_>>()) {
+        if leads_on(pattern) {
             hit = true;
             match destination {
                 Destination::Queue(name) => drop(queues.insert(name.clone())),
@@ -91,8 +101,7 @@ fn reached(topology: &Topology, exchange: &str, key: &str) -> BTreeSet<String> {
             }
         }
     }
-    let alternate = topology.exchanges.iter().find(|known| known.name == exchange);
-    match alternate.and_then(|exchange| exchange.alternate).filter(|_| !hit) {
+    match known.and_then(|exchange| exchange.alternate).filter(|_| !hit) {
         Some(alternate) => reached(topology, alternate, key),
         None => queues,
     }
@@ -133,8 +142,8 @@ fn a_route_ends_in_its_queue_or_the_dead_letters() {
     for line in [
         "platziverse.route.kept topic   platziverse.dead",
         "platziverse.route.other topic   platziverse.dead",
-        "platziverse.live       a.#             exchange platziverse.route.kept",
-        "platziverse.route.kept #               queue kept",
+        "platziverse.live       a.#                  exchange platziverse.route.kept",
+        "platziverse.route.kept #                    queue kept",
         "NO LONGER FROM",
     ] {
         assert!(text.contains(line), "{line:?} is not in\n{text}");
@@ -213,4 +222,104 @@ fn as_json() {
     assert_eq!(json["exchanges"][1]["alternate"], "platziverse.dead");
     assert_eq!(json["bindings"][0]["destination"]["queue"], "platziverse.dead");
     assert_eq!(json["queues"][1]["arguments"][0]["value"], "quorum");
+}
+
+fn tasks(queues: &[&str]) -> TasksConfig {
+    let queues = queues.iter().map(|queue| (*queue).to_owned()).collect();
+    TasksConfig { queues, ..TasksConfig::default() }
+}
+
+#[test]
+fn the_queues_of_tasks() {
+    assert_eq!(TasksConfig::default().queues, [EVENTS, COMMANDS]);
+    let config = tasks(&[EVENTS, COMMANDS, "local_iot_core"]);
+    let topology = Topology::for_tasks(&config, &IngestConfig::default());
+    let text = topology.to_string();
+    for line in [
+        "platziverse.tasks      direct  platziverse.dead",
+        "platziverse.live       topic   -",
+        "platziverse.retry.10s  fanout  platziverse.dead",
+        "platziverse.events\n",
+        "local_iot_core (if there is none yet)\n",
+        "platziverse.retry.10m\n",
+        "  x-message-ttl           600000\n",
+        "  x-dead-letter-exchange  platziverse.tasks\n",
+        "platziverse.tasks      platziverse.commands queue platziverse.commands",
+        "platziverse.tasks      event                queue platziverse.events",
+        "platziverse.tasks      local_iot_core       queue local_iot_core",
+        "platziverse.retry.1s                        queue platziverse.retry.1s",
+    ] {
+        assert!(text.contains(line), "{line:?} is not in\n{text}");
+    }
+    let json = serde_json::to_value(&topology).unwrap();
+    assert_eq!(json["exchanges"][1]["kind"], "direct");
+    assert_eq!(json["queues"][3]["if_missing"], true);
+}
+
+#[test]
+fn every_task_reaches_its_queue_or_the_dead_letters() {
+    let check = |queues: &[&str], key: &str, queue: &str| {
+        let topology = Topology::for_tasks(&tasks(queues), &IngestConfig::default());
+        assert_eq!(reached(&topology, TASKS, key), BTreeSet::from([queue.to_owned()]), "{key}");
+    };
+    let ours = [EVENTS, COMMANDS];
+    check(&ours, EVENTS, EVENTS);
+    check(&ours, "event", EVENTS);
+    check(&ours, "command", COMMANDS);
+    check(&ours, "nobody", DEAD);
+    check(&["local_iot_core"], "local_iot_core", "local_iot_core");
+    check(&["local_iot_core"], "event", DEAD);
+    check(&[EVENTS, "event"], "event", "event");
+}
+
+#[test]
+fn delays() {
+    let check = |milliseconds: u64, name: &str| {
+        let name = format!("{RETRY}.{name}");
+        assert_eq!(retry_name(Duration::from_millis(milliseconds)), name);
+    };
+    check(100, "100ms");
+    check(1_500, "1500ms");
+    check(1_000, "1s");
+    check(90_000, "90s");
+    check(600_000, "10m");
+    check(3_600_000, "1h");
+    check(5_400_000, "90m");
+    check(86_400_000, "24h");
+    // The same delay several times is one queue, and wherever a task waits its key is its queue's.
+    let retry_delays = [60, 60, 1].map(Duration::from_secs).to_vec();
+    let config = TasksConfig { retry_delays, ..TasksConfig::default() };
+    let topology = Topology::for_tasks(&config, &IngestConfig::default());
+    let waiting = topology.queues.iter().filter(|queue| queue.name.starts_with(RETRY));
+    let names: Vec<_> = waiting.map(|queue| queue.name.as_str()).collect();
+    assert_eq!(names, ["platziverse.retry.1m", "platziverse.retry.1s"]);
+    let reached = reached(&topology, "platziverse.retry.1m", EVENTS);
+    assert_eq!(reached, BTreeSet::from(["platziverse.retry.1m".to_owned()]));
+}
+
+#[test]
+fn two_make_one() {
+    let limits = IngestConfig::default();
+    let routes = [route("plant/#", "plant")];
+    let ingest = || Topology::for_ingest(&limits, &routes);
+    let tasks = || Topology::for_tasks(&tasks(&[EVENTS, "plant"]), &limits);
+    assert_eq!(ingest().and(ingest()), ingest());
+    let both = ingest().and(tasks());
+    let names = |queues: &[Queue]| -> Vec<String> {
+        queues.iter().map(|queue| queue.name.clone()).collect()
+    };
+    let (all, mut once) = (names(&both.queues), names(&both.queues));
+    once.sort_unstable();
+    once.dedup();
+    assert_eq!(all.len(), once.len(), "{all:?}");
+    assert_eq!(all[..3], [DEAD, INGEST, "plant"]);
+    assert!(!both.queues[2].if_missing, "as the first has it");
+    for Exchange { name, .. } in ingest().exchanges.iter().chain(&tasks().exchanges) {
+        assert_eq!(both.exchanges.iter().filter(|exchange| exchange.name == *name).count(), 1);
+    }
+    for binding in ingest().bindings.iter().chain(&tasks().bindings) {
+        assert_eq!(both.bindings.iter().filter(|known| *known == binding).count(), 1, "{binding}");
+        assert!(!both.unbindings.contains(binding), "{binding}");
+    }
+    assert_eq!(both.unbindings, ingest().unbindings);
 }

@@ -6,4 +6,5 @@ mod dead_letters;
 mod live;
 mod publishing;
 mod starting;
+mod tasks;
 mod world;

@@ -111,6 +111,23 @@ impl World {
         queue["messages"].as_u64()
     }
 
+    /// Declares a durable classic queue without arguments.
+    pub(crate) fn declare_classic(&self, queue: &str) {
+        let path = format!("queues/{}/{queue}", self.vhost);
+        self.call("PUT", &path, r#"{"durable": true, "arguments": {}}"#);
+    }
+
+    pub(crate) fn queue_type(&self, queue: &str) -> String {
+        let queue = self.call("GET", &format!("queues/{}/{queue}", self.vhost), "");
+        queue["type"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// The first message of a queue as the management API shows it, which leaves it there.
+    pub(crate) fn peek(&self, queue: &str) -> serde_json::Value {
+        let body = r#"{"count": 1, "ackmode": "ack_requeue_true", "encoding": "auto"}"#;
+        self.call("POST", &format!("queues/{}/{queue}/get", self.vhost), body)[0].clone()
+    }
+
     pub(crate) fn delete_queue(&self, queue: &str) {
         self.call("DELETE", &format!("queues/{}/{queue}", self.vhost), "");
     }
