@@ -6,6 +6,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
 use futures_util::future::join;
 use platziverse_config::DatabaseConfig;
 use tokio::task::AbortHandle;
@@ -15,6 +16,7 @@ use tokio_postgres::tls::NoTlsStream;
 use tokio_postgres::{Client, Config, Connection, NoTls, Socket};
 
 use crate::error::{StoreError, chain};
+use crate::migrations::Failure;
 
 /// How much longer than the server's own timeout the client waits: the network's share.
 pub(crate) const DEADLINE_MARGIN: Duration = Duration::from_secs(5);
@@ -93,6 +95,35 @@ impl Link {
     }
 }
 
+/// A connection for Diesel.
+pub(crate) async fn establish(
+    config: &DatabaseConfig,
+    application_name: &str,
+) -> Result<AsyncPgConnection, StoreError> {
+    let address = address(config);
+    let target = target(config, application_name);
+    let after = config.connect_timeout;
+    let opened = timeout(after, async {
+        let (client, connection) = target
+            .connect(NoTls)
+            .await
+            .map_err(|source| StoreError::Connect { address: address.clone(), source })?;
+        let prepared = async {
+            let mut diesel = AsyncPgConnection::try_from_client_and_connection(client, connection)
+                .await
+                .map_err(Failure::from)?;
+            if let Err(error) = diesel.batch_execute(WATCH_CLIENT).await {
+                go_on_unwatched(&error);
+            }
+            diesel.batch_execute(&session_settings(config.statement_timeout)).await?;
+            Ok(diesel)
+        };
+        let (what, address) = ("preparing a connection", address.clone());
+        prepared.await.map_err(|source| StoreError::Diesel { what, address, source })
+    });
+    opened.await.unwrap_or(Err(StoreError::ConnectTimeout { address: address.clone(), after }))
+}
+
 async fn open(
     target: &Config,
     statement_timeout: Duration,
@@ -130,7 +161,7 @@ fn drive(connection: Connection<Socket, NoTlsStream>) -> AbortHandle {
 /// outside of transactions it keeps, unless its connection [expires when
 /// idle](crate::locks::open). The TCP settings have no effect on Unix sockets, whose peer cannot
 /// be elsewhere.
-pub(crate) fn session_settings(statement_timeout: Duration) -> String {
+fn session_settings(statement_timeout: Duration) -> String {
     format!(
         "SET statement_timeout = {}; SET jit = off; \
          SET idle_in_transaction_session_timeout = '5s'; \
@@ -142,10 +173,10 @@ pub(crate) fn session_settings(statement_timeout: Duration) -> String {
 
 /// Has the server look every 2 s, while a statement runs, whether its client is still there. Sent
 /// alone: a server whose system cannot tell refuses it, and runs such a statement to its end.
-pub(crate) const WATCH_CLIENT: &str = "SET client_connection_check_interval = '2s'";
+const WATCH_CLIENT: &str = "SET client_connection_check_interval = '2s'";
 
 /// Tells that [`WATCH_CLIENT`] was refused.
-pub(crate) fn go_on_unwatched(error: &dyn Error) {
+fn go_on_unwatched(error: &dyn Error) {
     tracing::debug!("PostgreSQL does not watch whether its clients are there: {}", chain(error));
 }
 
@@ -155,7 +186,7 @@ pub(crate) fn address(config: &DatabaseConfig) -> Arc<str> {
 }
 
 /// What to connect to, and how.
-pub(crate) fn target(config: &DatabaseConfig, application_name: &str) -> Config {
+fn target(config: &DatabaseConfig, application_name: &str) -> Config {
     let mut target = Config::new();
     target
         .host(&config.host)

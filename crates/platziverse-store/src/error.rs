@@ -62,7 +62,8 @@ pub enum StoreError {
         /// What came back.
         source: tokio_postgres::Error,
     },
-    /// No answer in time. The connection is given up, and what was tried may or may not happen.
+    /// No answer in time, or no connection of the pool was free in time. A connection that does not
+    /// answer is given up, and what was tried may or may not happen.
     #[error("{what} in PostgreSQL at {address}: no answer within {after:?}")]
     Timeout {
         /// What was tried.
@@ -81,9 +82,9 @@ pub enum StoreError {
         /// Where, without secrets.
         address: Arc<str>,
     },
-    /// A question asked through the pool failed, or no connection of the pool was to be had.
+    /// What was asked through Diesel failed.
     #[error("{what} in PostgreSQL at {address}")]
-    Pool {
+    Diesel {
         /// What was tried.
         what: &'static str,
         /// Where, without secrets.
@@ -139,7 +140,7 @@ impl StoreError {
             | Self::SchemaBehind { .. }
             | Self::Timeout { .. }
             | Self::Unsettled { .. }
-            | Self::Pool { .. }
+            | Self::Diesel { .. }
             | Self::Migrating { .. }
             | Self::Migration { .. } => None,
         }

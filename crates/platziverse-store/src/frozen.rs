@@ -19,13 +19,17 @@ pub struct Frozen {
     pub application_name: String,
 }
 
-/// What the statements of a [`Writer`](crate::writer::Writer) look like. A role's sessions may
-/// have others that wait for their client for long, as those of a person who types.
-const WRITING: [&str; 4] = [
+/// What the statements look like that write agents, metrics, events and commands. A role's sessions
+/// may have others that wait for their client for long, as those of a person who types.
+const WRITING: [&str; 8] = [
     "COPY metrics (%",
     "INSERT INTO agents AS a%",
     "INSERT INTO message_times (%",
     "WITH inserted AS (%INSERT INTO metrics%",
+    "INSERT INTO events (%",
+    "INSERT INTO commands AS c%",
+    "UPDATE commands AS c%",
+    "WITH due AS (%UPDATE commands%",
 ];
 
 /// `track_activities` must be on, as it is unless somebody turned it off.
@@ -48,11 +52,20 @@ pub(crate) async fn end(link: &Link) -> Result<Vec<Frozen>, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{agents, metrics, times};
+    use crate::{agents, commands, events, metrics, times};
 
     #[test]
     fn each_statement_of_a_writer_is_known() {
-        let statements = [metrics::COPY, agents::UPSERT, times::KEEP, metrics::INSERT];
+        let statements = [
+            metrics::COPY,
+            agents::UPSERT,
+            times::KEEP,
+            metrics::INSERT,
+            events::INSERT,
+            commands::BEGIN,
+            commands::ADVANCE,
+            commands::EXPIRE,
+        ];
         for (statement, pattern) in statements.iter().zip(WRITING) {
             let mut rest = *statement;
             for part in pattern.split_terminator('%') {

@@ -1,14 +1,16 @@
-//! PostgreSQL: the schema and its migrations, the batch writer, partitions, the sweep, and what
-//! operators ask of the database.
+//! PostgreSQL: the schema and its migrations, the batch writer, partitions, the sweep, events and
+//! commands, and what operators ask of the database.
 //!
-//! The writer, the partitions and the sweep speak `tokio-postgres` directly: COPY needs it, and
-//! SQLSTATE is visible only there. Migrations and the questions of people go through Diesel.
+//! Whatever reads and writes rows speaks `tokio-postgres` directly: COPY needs it, and SQLSTATE is
+//! visible only there. Migrations and the database's status go through Diesel.
 
 pub mod admin;
 mod agents;
 pub mod batch;
+pub mod commands;
 mod connection;
 mod error;
+pub mod events;
 mod frozen;
 mod locks;
 mod metrics;

@@ -12,10 +12,9 @@ use platziverse_config::DatabaseConfig;
 use serde::Serialize;
 use tokio::time::timeout;
 
-use crate::connection::{DEADLINE_MARGIN, address};
+use crate::connection::{DEADLINE_MARGIN, address, establish};
 use crate::error::StoreError;
 use crate::locks;
-use crate::store;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations");
 pub(crate) const APPLICATION_NAME: &str = "platziverse-migrate";
@@ -37,7 +36,7 @@ pub struct MigrationStatus {
 /// Runs what is missing and answers the names, in order. Processes that do this at once take
 /// turns; one waits 5 minutes for its turn. A statement may take 15 minutes.
 pub async fn run(config: &DatabaseConfig) -> Result<Vec<String>, StoreError> {
-    let mut connection = store::establish(config, APPLICATION_NAME).await?;
+    let mut connection = establish(config, APPLICATION_NAME).await?;
     let failed = |source: Failure| StoreError::Migration { address: address(config), source };
     lock(config, &mut connection).await?;
     // The harness blocks its thread while it talks to the server.
@@ -73,7 +72,7 @@ async fn lock(
 
 /// All migrations, in order, and which of them the database has. Changes nothing.
 pub async fn status(config: &DatabaseConfig) -> Result<Vec<MigrationStatus>, StoreError> {
-    let mut connection = store::establish(config, APPLICATION_NAME).await?;
+    let mut connection = establish(config, APPLICATION_NAME).await?;
     let after = config.statement_timeout + DEADLINE_MARGIN;
     let (what, address) = ("reading the schema's version", address(config));
     match timeout(after, status_of(&mut connection)).await {
@@ -85,11 +84,8 @@ pub async fn status(config: &DatabaseConfig) -> Result<Vec<MigrationStatus>, Sto
 
 /// What [`run`] would run.
 pub async fn pending(config: &DatabaseConfig) -> Result<Vec<String>, StoreError> {
-    Ok(names_pending(status(config).await?))
-}
-
-pub(crate) fn names_pending(all: Vec<MigrationStatus>) -> Vec<String> {
-    all.into_iter().filter(|one| !one.applied).map(|one| one.name).collect()
+    let all = status(config).await?;
+    Ok(all.into_iter().filter(|one| !one.applied).map(|one| one.name).collect())
 }
 
 pub(crate) async fn status_of(

@@ -1,43 +1,34 @@
-//! The pool, for questions: is the database there, and is its schema ours?
+//! The pool: connections for questions and small statements, shared by a whole process.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use diesel::sql_types::{Integer, Text};
-use diesel::{ConnectionError, QueryableByName};
-use diesel_async::pooled_connection::deadpool::{Object, Pool};
-use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig};
-use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
-use futures_util::FutureExt;
 use platziverse_config::DatabaseConfig;
+use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
-use tokio_postgres::NoTls;
+use tokio_postgres::{Client, Error};
 
-use crate::connection::{
-    DEADLINE_MARGIN, WATCH_CLIENT, address, go_on_unwatched, session_settings, target,
-};
+use crate::connection::{DEADLINE_MARGIN, Link, address, establish};
 use crate::error::StoreError;
-use crate::migrations::{self, Failure};
+use crate::migrations;
 use crate::status::{self, DatabaseStatus};
 
 /// The oldest major version of PostgreSQL that is supported.
 pub(crate) const SERVER_VERSION_MIN: i32 = 14;
 
-/// A pool of at most `database.pool_size` connections. Cloning shares it.
+/// A pool of at most `database.pool_size` connections. Each is made when it is needed, and made
+/// anew when it was lost. Cloning shares the pool.
 #[derive(Clone)]
 pub struct Store {
-    pool: Pool<AsyncPgConnection>,
-    address: Arc<str>,
-    /// The longest that a question may take, waiting for a connection included.
-    deadline: Duration,
+    pool: Arc<Pool>,
 }
 
-#[derive(QueryableByName)]
-struct ServerVersion {
-    #[diesel(sql_type = Integer)]
-    number: i32,
-    #[diesel(sql_type = Text)]
-    text: String,
+struct Pool {
+    config: DatabaseConfig,
+    application_name: String,
+    /// One for each connection that may be in use.
+    permits: Semaphore,
+    /// The connections that are not in use.
+    idle: Mutex<Vec<Link>>,
 }
 
 impl Store {
@@ -47,122 +38,101 @@ impl Store {
         config: &DatabaseConfig,
         application_name: &str,
     ) -> Result<Self, StoreError> {
-        let mut first = establish(config, application_name).await?;
-        check_version(&mut first, config).await?;
-        let (settings, name) = (config.clone(), application_name.to_owned());
-        let mut manager = ManagerConfig::<AsyncPgConnection>::default();
-        manager.custom_setup =
-            Box::new(move |_| establish_pooled(settings.clone(), name.clone()).boxed());
-        // The manager hands its URL to the setup, which has the settings already.
-        let manager = AsyncDieselConnectionManager::new_with_config(String::new(), manager);
-        let pool = Pool::builder(manager).max_size(config.pool_size).build();
-        let pool = pool.map_err(|error| StoreError::Pool {
-            what: "making the connection pool",
-            address: address(config),
-            source: error.into(),
-        })?;
-        let deadline = config.connect_timeout + config.statement_timeout + DEADLINE_MARGIN;
-        Ok(Self { pool, address: address(config), deadline })
+        let first = Link::open(config, application_name).await?;
+        check_version(&first).await?;
+        let pool = Pool {
+            config: config.clone(),
+            application_name: application_name.to_owned(),
+            permits: Semaphore::new(config.pool_size),
+            idle: Mutex::new(vec![first]),
+        };
+        Ok(Self { pool: Arc::new(pool) })
     }
 
     /// Whether the database answers.
     pub async fn check(&self) -> Result<(), StoreError> {
-        self.ask("asking for a sign of life", async |connection| {
-            Ok(connection.batch_execute("SELECT 1").await?)
-        })
-        .await
+        self.run("asking for a sign of life", async |client| client.batch_execute("SELECT 1").await)
+            .await
     }
 
     /// Whether the schema has every migration that this program knows.
     pub async fn check_schema(&self) -> Result<(), StoreError> {
-        let all = self.ask("reading the schema's version", migrations::status_of).await?;
-        let pending = migrations::names_pending(all);
+        let config = &self.pool.config;
+        let pending = migrations::pending(config).await?;
         if pending.is_empty() {
             return Ok(());
         }
-        Err(StoreError::SchemaBehind { address: self.address.clone(), pending })
+        Err(StoreError::SchemaBehind { address: address(config), pending })
     }
 
-    /// What an operator wants to know of the database.
+    /// What an operator wants to know of the database. Asked on a connection of its own.
     pub async fn status(&self) -> Result<DatabaseStatus, StoreError> {
-        self.ask("reading the database's status", status::read).await
+        let Pool { config, application_name, .. } = &*self.pool;
+        let mut connection = establish(config, application_name).await?;
+        let after = config.statement_timeout + DEADLINE_MARGIN;
+        let (what, address) = ("reading the database's status", address(config));
+        match timeout(after, status::read(&mut connection)).await {
+            Ok(Ok(status)) => Ok(status),
+            Ok(Err(source)) => Err(StoreError::Diesel { what, address, source }),
+            Err(_) => Err(StoreError::Timeout { what, address, after }),
+        }
     }
 
-    async fn ask<T>(
+    /// Runs a statement on a connection of the pool, once one is free. Takes at most the connect
+    /// timeout, twice the statement timeout and 10 s.
+    pub(crate) async fn run<T>(
         &self,
         what: &'static str,
-        question: impl AsyncFnOnce(&mut AsyncPgConnection) -> Result<T, Failure>,
+        statement: impl AsyncFnOnce(&Client) -> Result<T, Error>,
     ) -> Result<T, StoreError> {
-        let asked = async {
-            let mut connection: Object<AsyncPgConnection> = self.pool.get().await?;
-            question(&mut connection).await
-        };
-        let address = || self.address.clone();
-        match timeout(self.deadline, asked).await {
-            Ok(answer) => {
-                answer.map_err(|source| StoreError::Pool { what, address: address(), source })
-            }
-            Err(_) => Err(StoreError::Timeout { what, address: address(), after: self.deadline }),
+        let _permit = self.pool.permit(what).await?;
+        let link = self.pool.link().await?;
+        let result = link.within(what, statement(&link.client)).await;
+        match &result {
+            Err(StoreError::Timeout { .. }) => link.kill(),
+            _ => self.pool.idle().push(link),
         }
+        result
     }
 }
 
-async fn check_version(
-    connection: &mut AsyncPgConnection,
-    config: &DatabaseConfig,
-) -> Result<(), StoreError> {
-    let (what, address) = ("asking for the version", address(config));
-    let after = config.statement_timeout + DEADLINE_MARGIN;
-    let question = diesel::sql_query(
-        "SELECT current_setting('server_version_num')::int4 AS number, \
-                current_setting('server_version') AS text",
-    );
-    let version: ServerVersion = match timeout(after, question.get_result(connection)).await {
-        Ok(Ok(version)) => version,
-        Ok(Err(error)) => {
-            return Err(StoreError::Pool { what, address, source: error.into() });
+impl Pool {
+    /// The right to use a connection. The semaphore is never closed.
+    async fn permit(
+        &self,
+        what: &'static str,
+    ) -> Result<Result<SemaphorePermit<'_>, AcquireError>, StoreError> {
+        let after = self.config.statement_timeout + DEADLINE_MARGIN;
+        let late = |_| StoreError::Timeout { what, address: address(&self.config), after };
+        timeout(after, self.permits.acquire()).await.map_err(late)
+    }
+
+    /// Taken out, so that a future dropped half-way leaves no connection in doubt behind.
+    async fn link(&self) -> Result<Link, StoreError> {
+        let found = {
+            let mut idle = self.idle();
+            idle.retain(|link| !link.client.is_closed());
+            idle.pop()
+        };
+        match found {
+            Some(link) => Ok(link),
+            None => Link::open(&self.config, &self.application_name).await,
         }
-        Err(_) => return Err(StoreError::Timeout { what, address, after }),
-    };
-    if version.number / 10_000 < SERVER_VERSION_MIN {
-        return Err(StoreError::ServerTooOld { address, found: version.text });
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Link>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn check_version(link: &Link) -> Result<(), StoreError> {
+    let question = "SELECT current_setting('server_version_num')::int4, \
+                           current_setting('server_version')";
+    let asked = link.client.query_typed_one(question, &[]);
+    let row = link.within("asking for the version", asked).await?;
+    let number: i32 = row.get(0);
+    if number / 10_000 < SERVER_VERSION_MIN {
+        return Err(StoreError::ServerTooOld { address: link.address.clone(), found: row.get(1) });
     }
     Ok(())
-}
-
-/// A connection for Diesel.
-pub(crate) async fn establish(
-    config: &DatabaseConfig,
-    application_name: &str,
-) -> Result<AsyncPgConnection, StoreError> {
-    let address = address(config);
-    let target = target(config, application_name);
-    let after = config.connect_timeout;
-    let opened = timeout(after, async {
-        let (client, connection) = target
-            .connect(NoTls)
-            .await
-            .map_err(|source| StoreError::Connect { address: address.clone(), source })?;
-        let prepared = async {
-            let mut diesel = AsyncPgConnection::try_from_client_and_connection(client, connection)
-                .await
-                .map_err(Failure::from)?;
-            if let Err(error) = diesel.batch_execute(WATCH_CLIENT).await {
-                go_on_unwatched(&error);
-            }
-            diesel.batch_execute(&session_settings(config.statement_timeout)).await?;
-            Ok(diesel)
-        };
-        let (what, address) = ("preparing a connection", address.clone());
-        prepared.await.map_err(|source| StoreError::Pool { what, address, source })
-    });
-    opened.await.unwrap_or(Err(StoreError::ConnectTimeout { address: address.clone(), after }))
-}
-
-async fn establish_pooled(
-    config: DatabaseConfig,
-    application_name: String,
-) -> diesel::ConnectionResult<AsyncPgConnection> {
-    let established = establish(&config, &application_name).await;
-    established.map_err(|error| ConnectionError::BadConnection(crate::error::chain(&error)))
 }

@@ -6,11 +6,13 @@ use platziverse_config::DatabaseConfig;
 use platziverse_store::partitions::{Policy, maintain, make_missing};
 use platziverse_store::sweep::Candidate;
 use platziverse_store::writer::Writer;
-use platziverse_store::{Store, StoreError, migrations};
+use platziverse_store::{Store, StoreError, commands, events, migrations};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use uuid::Uuid;
 
+use crate::commands::command;
 use crate::database::with_database;
 use crate::sightings::{message, noon};
 use crate::sweep::leader;
@@ -88,7 +90,11 @@ async fn a_server_that_cannot_watch_its_clients_is_used_all_the_same() {
         writer.write(&[message(1, "a")]).await.unwrap();
         assert_eq!(refused.load(Ordering::Relaxed), 1);
         Store::connect(&config, "test").await.unwrap().check_schema().await.unwrap();
-        assert_eq!(refused.load(Ordering::Relaxed), 3, "the first connection and the pool's");
+        assert_eq!(
+            refused.load(Ordering::Relaxed),
+            3,
+            "the pool's first connection, and the schema's"
+        );
     })
     .await;
 }
@@ -112,6 +118,15 @@ async fn a_network_that_is_cut_is_noticed_by_the_deadline() {
         assert!(writer.check().await.is_err());
         cut.send_replace(false);
         writer.write(&[message(1, "a")]).await.unwrap();
+
+        let store = Store::connect(&config, "test").await.unwrap();
+        cut.send_replace(true);
+        let error = commands::begin(&store, &command(1), 1).await.unwrap_err();
+        assert!(matches!(error, StoreError::Timeout { .. }), "{error}");
+        let error = store.check().await.unwrap_err();
+        assert!(matches!(error, StoreError::ConnectTimeout { .. }), "{error}");
+        cut.send_replace(false);
+        commands::begin(&store, &command(1), 1).await.unwrap();
     })
     .await;
 }
@@ -133,6 +148,12 @@ async fn everything_can_run_in_tasks() {
         check(maintain(&config, "test", noon(), policy));
         check(make_missing(&config, "test", policy));
         check((migrations::run(&config), migrations::status(&config)));
+        let (id, now) = (Uuid::nil(), noon());
+        check(events::insert(&store, &[]));
+        check((commands::begin(&store, &command(1), 1), commands::show(&store, id)));
+        check(commands::advance(&store, id, commands::CommandState::Sent, now, None, None));
+        check((commands::open_of(&store, "yyy"), commands::expire(&store, now)));
+        check(commands::list(&store, &commands::Filter::default(), 1));
     })
     .await;
 }

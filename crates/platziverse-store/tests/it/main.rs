@@ -2,10 +2,14 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod commands;
+mod commands_races;
 mod database;
 mod deadlines;
+mod events;
 mod frozen;
 mod partitions;
+mod pool;
 mod schema;
 mod sightings;
 mod sweep;

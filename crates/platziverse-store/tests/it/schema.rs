@@ -8,12 +8,14 @@ use crate::sightings::{noon, untimed};
 
 const UP_3: &str = include_str!("../../../../migrations/0003_message_times/up.sql");
 const DOWN_3: &str = include_str!("../../../../migrations/0003_message_times/down.sql");
+const UP_4: &str = include_str!("../../../../migrations/0004_tasks/up.sql");
+const DOWN_4: &str = include_str!("../../../../migrations/0004_tasks/down.sql");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn processes_that_migrate_at_once_take_turns() {
     with_empty_database(async |config| {
         let all = migrations::pending(&config).await.unwrap();
-        assert_eq!(all, ["0001_agents", "0002_metrics", "0003_message_times"]);
+        assert_eq!(all, ["0001_agents", "0002_metrics", "0003_message_times", "0004_tasks"]);
         let runs = join_all((0..4).map(|_| migrations::run(&config))).await;
         let run: Vec<String> = runs.into_iter().flat_map(Result::unwrap).collect();
         assert_eq!(run, all);
@@ -25,7 +27,7 @@ async fn processes_that_migrate_at_once_take_turns() {
 #[tokio::test]
 async fn migrations_run_on_a_single_threaded_runtime() {
     with_empty_database(async |config| {
-        assert_eq!(migrations::run(&config).await.unwrap().len(), 3);
+        assert_eq!(migrations::run(&config).await.unwrap().len(), 4);
         assert_eq!(migrations::run(&config).await.unwrap(), Vec::<String>::new());
     })
     .await;
@@ -78,12 +80,25 @@ async fn messages_stored_before_their_ids_were_kept_are_known() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tables_of_tasks_go_and_come_back() {
+    with_database(async |config| {
+        let client = client(&config).await;
+        client.batch_execute(DOWN_4).await.unwrap();
+        let relations = "SELECT count(*) FROM pg_class WHERE relname ~ '^(events|commands)'";
+        assert_eq!(one::<i64>(&config, relations).await, 0);
+        client.batch_execute(UP_4).await.unwrap();
+        assert_eq!(one::<i64>(&config, relations).await, 10);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn status_names_tables_and_partitions() {
     with_database(async |config| {
         let store = Store::connect(&config, "test").await.unwrap();
         let status = store.status().await.unwrap();
         let tables: Vec<&str> = status.tables.iter().map(|table| table.name.as_str()).collect();
-        assert_eq!(tables, ["agents", "message_times", "metrics"]);
+        assert_eq!(tables, ["agents", "commands", "events", "message_times", "metrics"]);
         assert_eq!(status.partitions.len(), 1);
         assert_eq!(status.partitions[0].name, "metrics_default");
         assert_eq!(status.partitions[0].bounds, "DEFAULT");
