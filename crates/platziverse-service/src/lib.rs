@@ -5,6 +5,7 @@
 //! tests call too.
 
 mod args;
+mod banner;
 pub mod books;
 pub mod clock;
 mod drain;

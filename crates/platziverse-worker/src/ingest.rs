@@ -1,17 +1,15 @@
 //! Deliveries to transactions: while one commits, deliveries gather; the next takes them all.
 //! A delivery is acknowledged only when each of its records is stored or kept as a dead letter.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use platziverse_broker::{
-    BrokerError, Consumer, ConsumerOptions, Context, DeadLetter, Deliveries, Delivery,
-    LINE_BYTES_MAX, Lane, Outcome, Publisher,
+    BrokerError, Consumer, ConsumerOptions, Context, Deliveries, Delivery, Lane, Outcome, Publisher,
 };
 use platziverse_config::IngestConfig;
-use platziverse_protocol::dead::{Reason, Stage};
+use platziverse_protocol::dead::Reason;
 use platziverse_protocol::event::AgentEvent;
 use platziverse_service::Service;
 use platziverse_store::{Sighting, writer};
@@ -21,7 +19,9 @@ use uuid::Uuid;
 
 use crate::books::{RecordFate, WorkerMetrics};
 use crate::judge::{self, Rejection, Verdict};
-use crate::storing::{Abandoned, Storing};
+use crate::letters::{self, GivenUp};
+use crate::patience::Abandoned;
+use crate::storing::Storing;
 
 /// How often the database is looked at while nothing is to be stored.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
@@ -160,37 +160,15 @@ impl Writer {
 
 /// A rejected record as a dead letter.
 fn letter(rejection: &Rejection<'_>, delivery: &Delivery) -> (Lane, Uuid, Bytes) {
-    tracing::warn!(
-        reason = rejection.reason.as_str(),
-        "a record becomes a dead letter: {}: {:.300}",
-        rejection.reason,
-        rejection.error
-    );
-    let (line, error) = fitting(rejection.line, &rejection.error, LINE_BYTES_MAX);
-    let mut lane = Lane::dead(&DeadLetter {
+    letters::letter(&GivenUp {
+        line: rejection.line,
+        id: rejection.id,
         reason: rejection.reason,
-        stage: Stage::Worker,
-        error: &error,
-        origin_exchange: &delivery.exchange,
-        origin_key: &delivery.routing_key,
-    });
-    // Told again by a replay: by it, an agent's gateway is known.
-    if let Some(app) = delivery.app_id() {
-        lane = lane.on_behalf_of(app);
-    }
-    (lane, rejection.id.unwrap_or_else(Uuid::now_v7), line)
-}
-
-/// A line with its line break, cut to `bytes_max`, and its error, which tells if it was cut.
-fn fitting<'a>(line: &[u8], error: &'a str, bytes_max: usize) -> (Bytes, Cow<'a, str>) {
-    let kept = line.len().min(bytes_max.saturating_sub(1));
-    let whole = Bytes::from([&line[..kept], b"\n"].concat());
-    if kept == line.len() {
-        return (whole, Cow::Borrowed(error));
-    }
-    // First, because a long error is cut at its end.
-    let error = format!("the first {kept} bytes of a line of {}: {error}", line.len());
-    (whole, Cow::Owned(error))
+        error: &rejection.error,
+        exchange: &delivery.exchange,
+        key: &delivery.routing_key,
+        app_id: delivery.app_id(),
+    })
 }
 
 /// Deliveries that are stored together.
@@ -241,20 +219,4 @@ fn chunks<'s, 'a>(sightings: &'s [Sighting<'a>], rows_max: usize) -> Vec<&'s [Si
         parts.push(&sightings[begin..]);
     }
     parts
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_that_is_too_long_is_cut_and_says_so() {
-        let (line, error) = fitting(b"12345", "bad", 6);
-        assert_eq!((&*line, &*error), (b"12345\n".as_slice(), "bad"));
-        let (line, error) = fitting(b"123456", "bad", 6);
-        assert_eq!(&*line, b"12345\n");
-        assert_eq!(error, "the first 5 bytes of a line of 6: bad");
-        let longest = vec![b'x'; LINE_BYTES_MAX * 2];
-        assert_eq!(fitting(&longest, "bad", LINE_BYTES_MAX).0.len(), LINE_BYTES_MAX);
-    }
 }

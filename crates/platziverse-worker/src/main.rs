@@ -8,7 +8,7 @@ use platziverse_service::About;
 fn main() -> ExitCode {
     let about = About {
         name: "worker",
-        description: "Persists what agents report: from RabbitMQ into PostgreSQL, each record once",
+        description: "Persists what agents report, each record once, and handles events and commands",
         ops_listen: WORKER_OPS,
     };
     platziverse_service::main(about, platziverse_worker::run)

@@ -16,6 +16,7 @@ mod proxy;
 mod replicas;
 mod room;
 mod startup;
+mod tasks;
 mod tidy;
 mod topology;
 mod worlds;
