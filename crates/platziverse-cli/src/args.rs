@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, config, db, dead, health, topology, user};
+use crate::{bench, command, config, db, dead, health, task, topology, user};
 
 const AFTER: &str = "\
 Where RabbitMQ and PostgreSQL are comes from the settings (`platziverse config show` prints them). \
@@ -39,6 +39,12 @@ pub(crate) enum Command {
     /// Dead letters: messages that could not be stored, each with its reason
     #[command(subcommand)]
     Dead(dead::Command),
+    /// How far commands have come
+    #[command(subcommand)]
+    Command(command::Command),
+    /// Events and commands
+    #[command(subcommand)]
+    Task(task::Command),
     /// RabbitMQ's exchanges, queues and bindings, as the settings make them
     Topology(topology::Args),
     /// Whether the services here are ready: 0 if they say so, else 1
@@ -56,7 +62,9 @@ impl Command {
         match self {
             Self::Dead(command) => command.when_interrupted(),
             Self::Db(command) => command.when_interrupted(),
+            Self::Task(command) => command.when_interrupted(),
             Self::Bench(_)
+            | Self::Command(_)
             | Self::Config(_)
             | Self::Topology(_)
             | Self::Health(_)
@@ -98,6 +106,20 @@ mod tests {
         check("platziverse dead replay a --reason b", Err(ErrorKind::ArgumentConflict));
         check("platziverse dead replay --json", Ok(()));
         check("platziverse dead purge --yes --json", Ok(()));
+        check("platziverse task send event door.opened --source gate --payload {} --json", Ok(()));
+        check(
+            "platziverse task send command log --target x --id 1",
+            Err(ErrorKind::ValueValidation),
+        );
+        check("platziverse task send event x --payload {", Err(ErrorKind::ValueValidation));
+        check("platziverse task send event x --target y", Err(ErrorKind::UnknownArgument));
+        check("platziverse task send --file - --queue q", Ok(()));
+        check("platziverse task send --raw nonsense --json", Ok(()));
+        check("platziverse task send --raw x --file y", Err(ErrorKind::ArgumentConflict));
+        check("platziverse command list --state timed_out --target yyy --limit 5 --json", Ok(()));
+        check("platziverse command list --state lost", Err(ErrorKind::ValueValidation));
+        check("platziverse command show 1", Err(ErrorKind::ValueValidation));
+        check("platziverse task send", Err(ErrorKind::MissingRequiredArgument));
         check("platziverse health", Ok(()));
         check("platziverse health --url http://h:1/readyz", Ok(()));
         check("platziverse health --url https://h", Err(ErrorKind::ValueValidation));

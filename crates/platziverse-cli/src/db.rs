@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::output::{self, Table, UNKNOWN};
-use crate::settings::{Context, InForce, Server};
+use crate::settings::{Context, InForce};
 use crate::terminal;
 
 #[derive(Debug, Subcommand)]
@@ -84,7 +84,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<(
             (drop(config).await, json)
         }
     };
-    let done = done.map_err(|error| failed(&in_force, error))?;
+    let done = done.map_err(|error| in_force.of_store(error))?;
     if json { output::print_json(&done.json) } else { output::print(&done.text) }
 }
 
@@ -125,7 +125,7 @@ struct Shown {
 async fn status(in_force: &InForce, json: bool) -> anyhow::Result<()> {
     let config = &in_force.settings().database;
     let asked = async { Store::connect(config, &in_force.connection_name()).await?.status().await };
-    let status = asked.await.map_err(|error| failed(in_force, error))?;
+    let status = asked.await.map_err(|error| in_force.of_store(error))?;
     let shown = Shown { address: config.address(), status };
     if json { output::print_json(&shown) } else { output::print(&text(&shown)) }
 }
@@ -182,14 +182,6 @@ fn rows(estimate: Option<i64>) -> String {
 
 fn size(bytes: i64) -> String {
     output::bytes(u64::try_from(bytes).unwrap_or_default())
-}
-
-fn failed(in_force: &InForce, error: StoreError) -> anyhow::Error {
-    if matches!(error, StoreError::Connect { .. } | StoreError::ConnectTimeout { .. }) {
-        in_force.unreached(Server::PostgreSql, &error)
-    } else {
-        error.into()
-    }
 }
 
 #[cfg(test)]

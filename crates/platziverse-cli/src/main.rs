@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 mod args;
 mod bench;
+mod command;
 mod config;
 mod db;
 mod dead;
@@ -13,6 +14,7 @@ mod output;
 mod process;
 mod progress;
 mod settings;
+mod task;
 mod terminal;
 mod topology;
 mod user;

@@ -11,7 +11,7 @@ use tokio::task::JoinError;
 
 use crate::args::{Args, Command};
 use crate::settings::Context;
-use crate::{bench, config, db, dead, health, output, progress, topology, user};
+use crate::{bench, command, config, db, dead, health, output, progress, task, topology, user};
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -75,6 +75,8 @@ async fn dispatch(command: Command, context: Context) -> anyhow::Result<()> {
         Command::Config(command) => config::run(command, &context),
         Command::Db(command) => db::run(command, &context).await,
         Command::Dead(command) => dead::run(command, &context).await,
+        Command::Command(command) => command::run(command, &context).await,
+        Command::Task(command) => task::run(command, &context).await,
         Command::Topology(args) => topology::run(&args, &context),
         Command::Health(args) => health::run(args, &context),
         Command::Bench(args) => bench::run(args, &context).await,

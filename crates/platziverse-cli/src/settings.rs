@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use anyhow::anyhow;
 use platziverse_config::{ConfigErrors, Layers, Loaded, Origin, Row, Settings};
 use platziverse_service::{Service, chain};
+use platziverse_store::StoreError;
 
 use crate::discovery::RunEnv;
 use crate::output;
@@ -169,6 +170,16 @@ impl InForce {
     fn sources(&self) -> String {
         let source = |server| self.source(server).unwrap_or_else(|| "built-in address".to_owned());
         Server::ALL.map(|server| format!("{server}: {}", source(server))).join("; ")
+    }
+
+    /// An error of the database, with what to do if it was not reached and nothing says where it
+    /// is.
+    pub(crate) fn of_store(&self, error: StoreError) -> anyhow::Error {
+        if matches!(error, StoreError::Connect { .. } | StoreError::ConnectTimeout { .. }) {
+            self.unreached(Server::PostgreSql, &error)
+        } else {
+            error.into()
+        }
     }
 
     /// The error of a server that was not reached, with what to do if nothing says where it is.

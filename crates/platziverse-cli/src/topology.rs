@@ -16,6 +16,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
     let in_force = context.load()?;
     let settings = in_force.settings();
-    let topology = Topology::for_ingest(&settings.ingest, &settings.gateway.routes);
+    let topology = Topology::for_ingest(&settings.ingest, &settings.gateway.routes)
+        .and(Topology::for_tasks(&settings.tasks, &settings.ingest));
     if args.json { output::print_json(&topology) } else { output::print(&topology.to_string()) }
 }
