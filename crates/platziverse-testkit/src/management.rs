@@ -128,16 +128,27 @@ impl Management {
     /// Publishes a message; fails the test unless it reaches a queue. An empty `exchange` is the
     /// default one.
     pub async fn publish(&self, exchange: &str, key: &str, properties: Value, body: &str) {
+        must(self.try_publish(exchange, key, properties, body).await);
+    }
+
+    /// The same, or why it did not reach one, as when the queue is full.
+    pub async fn try_publish(
+        &self,
+        exchange: &str,
+        key: &str,
+        properties: Value,
+        body: &str,
+    ) -> Result<(), String> {
         let request = json!({
             "routing_key": key, "properties": properties, "payload": body,
             "payload_encoding": "string",
         });
         let exchange = if exchange.is_empty() { "amq.default" } else { exchange };
         let path = format!("/exchanges/{}/{exchange}/publish", self.vhost);
-        let answer = self.call("POST", path, Some(request)).await;
+        let answer = self.try_call("POST", path, Some(request)).await?;
         let routed = answer.status == 200 && answer.json()["routed"] == json!(true);
         let what = format!("publishing to {exchange} with key {key}");
-        assert!(routed, "{}", unexpected(&what, &answer));
+        if routed { Ok(()) } else { Err(unexpected(&what, &answer)) }
     }
 
     /// Up to `count` messages of a queue, as the API gives them; they stay in it.

@@ -15,7 +15,7 @@ use crate::spans;
 pub struct TasksConfig {
     /// Queues that tasks are taken from.
     pub queues: Vec<String>,
-    /// Tasks handled at a time.
+    /// Tasks of each queue handled at a time; with 1, one after the other, whatever their queue.
     pub prefetch: u16,
     /// Names of events to drop.
     pub omit: Vec<String>,

@@ -44,6 +44,24 @@ async fn counts(worker: &Process, counter: &str, value: f64) {
     worker.counts(&format!("platziverse_worker_tasks_{counter}_total"), value).await;
 }
 
+/// Whether what was delivered is what became of it, and what is in flight.
+async fn books_balance(worker: &Process) {
+    let metrics = worker.metrics().await;
+    let get = |word: &str| metrics.get(&format!("platziverse_worker_tasks_{word}"));
+    let fates = [
+        "done_total",
+        "duplicate_total",
+        "retried_total",
+        "named_total",
+        "omitted_total",
+        "dead_lettered_total",
+        "requeued_total",
+        "in_flight",
+    ];
+    let accounted: f64 = fates.iter().map(|fate| get(fate)).sum();
+    assert_eq!(get("delivered_total"), accounted);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_is_stored_once() {
     let world = World::start().await;
@@ -77,6 +95,25 @@ async fn an_event_without_an_id_is_given_one() {
     counts(&worker, "named", 1.0).await;
     let id = world.database().value("SELECT id FROM events WHERE name = 'named'").await;
     assert_eq!(id, property.to_string());
+    books_balance(&worker).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_without_an_id_get_out_of_a_full_queue() {
+    let world = World::start().await;
+    let full =
+        [("PLATZIVERSE_INGEST__QUEUE_LENGTH_MAX", "5"), ("PLATZIVERSE_TASKS__PREFETCH", "2")];
+    // It makes the queue, and goes.
+    assert!(worker(&world, &full).await.terminate().await.success());
+    let (body, mut taken) = (r#"{"kind":"event","name":"x"}"#, 0);
+    while world.rabbitmq().try_publish("", EVENTS, json!({"delivery_mode": 2}), body).await.is_ok()
+    {
+        taken += 1;
+        assert!(taken < 100, "it is never full");
+    }
+    let worker = worker(&world, &full).await;
+    world.database().becomes("SELECT count(*) FROM events", &taken.to_string()).await;
+    books_balance(&worker).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -112,6 +149,7 @@ async fn what_cannot_be_done_is_kept_with_its_reason() {
         assert_eq!(letter.headers["origin-key"], **queue);
     }
     assert_eq!(world.database().value("SELECT count(*) FROM events").await, "1");
+    books_balance(&worker).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -303,6 +341,7 @@ async fn a_command_that_fails_is_tried_again_and_kept_until_it_is_sent_back() {
     counts(&worker, "duplicate", 1.0).await;
     assert_eq!(service.keys(), [id.to_string()]);
     assert!(world.rabbitmq().dead_letters().await.is_empty());
+    books_balance(&worker).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
