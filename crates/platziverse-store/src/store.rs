@@ -90,6 +90,8 @@ impl Store {
         let result = link.within(what, statement(&link.client)).await;
         match &result {
             Err(StoreError::Timeout { .. }) => link.kill(),
+            // PostgreSQL may have said that it ends this connection, and not ended it yet.
+            Err(error) if error.is_transient() => drop(link),
             _ => self.pool.idle().push(link),
         }
         result

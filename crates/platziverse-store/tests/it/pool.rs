@@ -49,8 +49,11 @@ async fn a_pool_whose_connections_were_cut_connects_again() {
         let store = Store::connect(&config, NAME).await.unwrap();
         begin(&store, &command(1), 1).await.unwrap();
         let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
-                   WHERE application_name = 'pooled'";
+                   WHERE application_name = 'pooled' AND datname = current_database()";
         assert_eq!(one::<i64>(&config, cut).await, 1);
+        while connections(&config).await > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         // The cut is noticed by this question, or was before it.
         if let Err(error) = show(&store, command(1).id).await {
             assert!(error.is_transient(), "{error}");
