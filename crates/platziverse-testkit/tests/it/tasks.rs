@@ -65,7 +65,8 @@ async fn books_balance(worker: &Process) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_is_stored_once() {
     let world = World::start().await;
-    let worker = worker(&world, &[]).await;
+    // A short time is enough, too.
+    let worker = worker(&world, &[("PLATZIVERSE_TASKS__HANDLER_TIMEOUT", "900ms")]).await;
     let id = Uuid::now_v7();
     let mut task = event(id, "door.opened");
     task["timestamp"] = json!("2026-01-31T12:00:00.5Z");

@@ -20,7 +20,7 @@ pub(crate) async fn attempt(
     let span = tracing::info_span!(
         "task",
         kind = task.kind.as_str(),
-        name = task.name,
+        task = task.name,
         id = %context.id,
         attempt = context.attempt
     );

@@ -1,14 +1,12 @@
 //! `event.store`: an event as a row of the table `events`.
 
-use std::time::Duration;
-
 use platziverse_protocol::task::Task;
 use platziverse_protocol::time::Timestamp;
 use platziverse_service::Service;
 use platziverse_store::events::{self, StoredEvent};
 use platziverse_store::{Store, StoreError};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use crate::parts::Parts;
@@ -18,9 +16,9 @@ use crate::tasks::handler::{Done, Failure, Handler, TaskContext};
 const EVENTS_AT_ONCE: usize = 1_000;
 /// Bytes of their payloads, but for one that is larger.
 const BYTES_AT_ONCE: usize = 8 << 20;
-/// What is left of the attempt when the event stops waiting: that the table is locked, say, is no
-/// fault of the event.
-const BEFORE_THE_DEADLINE: Duration = Duration::from_secs(1);
+/// The part of an attempt that is left when the event stops waiting: that the table is locked, say,
+/// is no fault of the event.
+const LEFT: u32 = 10;
 
 /// Stores events, each once: its id is the row's. While a statement runs, events gather; the next
 /// one takes them all.
@@ -56,7 +54,7 @@ impl Handler for EventStore {
             self.events.send(waiting).await.map_err(|_| hold("the worker ends"))?;
             is_stored.await.map_err(|_| hold("the worker ends"))?
         };
-        let patience = context.deadline - BEFORE_THE_DEADLINE;
+        let patience = context.deadline - (context.deadline - Instant::now()) / LEFT;
         let stored = timeout_at(patience, storing).await;
         stored.unwrap_or_else(|_| Err(hold("PostgreSQL is slow to store it"))).map(|()| Done::Now)
     }
