@@ -39,7 +39,7 @@ pub(crate) enum Command {
     /// Dead letters: messages that could not be stored, each with its reason
     #[command(subcommand)]
     Dead(dead::Command),
-    /// How far commands have come
+    /// Commands to agents, and how far commands have come
     #[command(subcommand)]
     Command(command::Command),
     /// Events and commands
@@ -63,8 +63,8 @@ impl Command {
             Self::Dead(command) => command.when_interrupted(),
             Self::Db(command) => command.when_interrupted(),
             Self::Task(command) => command.when_interrupted(),
+            Self::Command(command) => command.when_interrupted(),
             Self::Bench(_)
-            | Self::Command(_)
             | Self::Config(_)
             | Self::Topology(_)
             | Self::Health(_)

@@ -1,7 +1,10 @@
-//! `platziverse command`: how far commands have come.
+//! `platziverse command`: commands to agents, and how far commands have come.
+
+mod send;
 
 use anyhow::bail;
 use clap::Subcommand;
+use platziverse_protocol::command::{AGENT_COMMAND, Instruction};
 use platziverse_protocol::time::Timestamp;
 use platziverse_store::Store;
 use platziverse_store::commands::{self, Command as Row, CommandState, Filter};
@@ -9,10 +12,12 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::output::{self, Table, UNKNOWN};
-use crate::settings::Context;
+use crate::settings::{Context, InForce};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Send a command to an agent, and with --wait show what becomes of it
+    Send(send::Send),
     /// List commands, the newest first
     List {
         /// Only those that are queued, sent, delivered, succeeded, failed or timed_out
@@ -43,25 +48,43 @@ pub(crate) enum Command {
     },
 }
 
-pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<()> {
-    let in_force = context.load()?;
-    let config = &in_force.settings().database;
-    let store = Store::connect(config, &in_force.connection_name())
-        .await
-        .map_err(|error| in_force.of_store(error))?;
-    match command {
-        Command::List { state, target, name, limit, json } => {
-            let filter = Filter { state, target: target.as_deref(), name: name.as_deref() };
-            list(&store, &filter, limit, json).await
+impl Command {
+    /// What a person who stops the command in the middle should know.
+    pub(crate) fn when_interrupted(&self) -> Option<&'static str> {
+        match self {
+            Self::Send(_) => Some("; RabbitMQ may have it, and then goes on with it"),
+            Self::List { .. } | Self::Show { .. } => None,
         }
-        Command::Show { id, json } => match commands::show(&store, id).await? {
-            Some(row) if json => output::print_json(&row),
-            Some(row) => output::print(&text(&row)),
-            None => bail!(
-                "no worker has seen a command with the id {id}: it may still wait in RabbitMQ, or \
-                 be a dead letter (`platziverse dead list`)"
-            ),
-        },
+    }
+}
+
+pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<()> {
+    let (state, target, name, limit, json) = match command {
+        Command::Send(send) => return send::run(send, context).await,
+        Command::Show { id, json } => {
+            return show(&connect(&context.load()?).await?, id, json).await;
+        }
+        Command::List { state, target, name, limit, json } => (state, target, name, limit, json),
+    };
+    let store = connect(&context.load()?).await?;
+    let filter = Filter { state, target: target.as_deref(), name: name.as_deref() };
+    list(&store, &filter, limit, json).await
+}
+
+async fn connect(in_force: &InForce) -> anyhow::Result<Store> {
+    let config = &in_force.settings().database;
+    let connected = Store::connect(config, &in_force.connection_name()).await;
+    connected.map_err(|error| in_force.of_store(error))
+}
+
+async fn show(store: &Store, id: Uuid, json: bool) -> anyhow::Result<()> {
+    match commands::show(store, id).await? {
+        Some(row) if json => output::print_json(&row),
+        Some(row) => output::print(&text(&row)),
+        None => bail!(
+            "no worker has seen a command with the id {id}: it may still wait in RabbitMQ, or be a \
+             dead letter (`platziverse dead list`)"
+        ),
     }
 }
 
@@ -91,7 +114,7 @@ fn table(rows: &[Row]) -> Table {
     for row in rows {
         table.row([
             row.id.to_string(),
-            row.name.clone(),
+            name(row),
             row.target.clone().unwrap_or_else(|| UNKNOWN.to_owned()),
             row.state.to_string(),
             row.attempts.to_string(),
@@ -103,13 +126,24 @@ fn table(rows: &[Row]) -> Table {
     table
 }
 
+/// Its name; of a command to an agent, also what the agent is to do.
+fn name(row: &Row) -> String {
+    let instruction = (row.name == AGENT_COMMAND)
+        .then(|| serde_json::from_str::<Instruction>(row.payload.get()).ok())
+        .flatten();
+    match instruction {
+        Some(instruction) => format!("{}: {}", row.name, instruction.name),
+        None => row.name.clone(),
+    }
+}
+
 fn text(row: &Row) -> String {
     let text = |value: Option<&str>| value.unwrap_or(UNKNOWN).to_owned();
     let time =
         |time: Option<Timestamp>| time.map_or_else(|| UNKNOWN.to_owned(), |time| time.to_string());
     output::pairs(&[
         ("id", row.id.to_string()),
-        ("name", row.name.clone()),
+        ("name", name(row)),
         ("target", text(row.target.as_deref())),
         ("state", row.state.to_string()),
         ("attempts", row.attempts.to_string()),

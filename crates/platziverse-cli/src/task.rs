@@ -50,6 +50,9 @@ pub(crate) enum One {
         /// For whom it is, such as an agent's uuid
         #[arg(long)]
         target: Option<String>,
+        /// When it is given up, unless it has ended, such as 2026-01-31T12:00:00Z [default: never]
+        #[arg(long, value_name = "TIME")]
+        expires: Option<Timestamp>,
         #[command(flatten)]
         common: Common,
     },
@@ -102,17 +105,24 @@ pub(crate) struct How {
     json: bool,
 }
 
-fn json_text(text: &str) -> Result<Box<RawValue>, String> {
+pub(crate) fn json_text(text: &str) -> Result<Box<RawValue>, String> {
     RawValue::from_string(text.to_owned()).map_err(|error| error.to_string())
 }
 
 /// What is published.
 #[derive(Debug, PartialEq, Eq)]
-struct Message {
-    queue: String,
+pub(crate) struct Message {
+    pub(crate) queue: String,
     kind: TaskKind,
-    id: Uuid,
+    pub(crate) id: Uuid,
     body: String,
+}
+
+impl Message {
+    /// A task that has an id, for the queue of its kind.
+    pub(crate) fn of(task: &Task, tasks: &TasksConfig) -> anyhow::Result<Self> {
+        How { queue: None, json: false }.message(task, tasks)
+    }
 }
 
 impl Command {
@@ -146,20 +156,18 @@ pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<(
 impl One {
     /// What it publishes, and whether it tells so as JSON.
     fn message(self, tasks: &TasksConfig) -> anyhow::Result<(Message, bool)> {
-        let (kind, name, source, target, common) = match self {
-            Self::Event { name, source, common } => (TaskKind::Event, name, source, None, common),
-            Self::Command { name, target, common } => {
-                (TaskKind::Command, name, None, target, common)
+        let (kind, name, source, target, expires, common) = match self {
+            Self::Event { name, source, common } => {
+                (TaskKind::Event, name, source, None, None, common)
+            }
+            Self::Command { name, target, expires, common } => {
+                (TaskKind::Command, name, None, target, expires, common)
             }
         };
-        let id = common.id.unwrap_or_else(Uuid::now_v7);
+        let id = Some(common.id.unwrap_or_else(Uuid::now_v7));
         let (payload, timestamp) = (common.payload, common.timestamp);
-        let task = Task { kind, name, id: Some(id), source, target, payload, timestamp };
-        let body = serde_json::to_string(&task)?;
-        // As a worker checks it.
-        Task::parse(body.as_bytes())?;
-        let queue = common.how.queue(kind, tasks)?;
-        Ok((Message { queue, kind, id, body }, common.how.json))
+        let task = Task { kind, name, id, source, target, payload, timestamp, expires };
+        Ok((common.how.message(&task, tasks)?, common.how.json))
     }
 }
 
@@ -189,6 +197,15 @@ impl How {
         Ok(queue.to_owned())
     }
 
+    /// A task as it is sent.
+    fn message(&self, task: &Task, tasks: &TasksConfig) -> anyhow::Result<Message> {
+        let body = serde_json::to_string(task)?;
+        // As a worker checks it.
+        Task::parse(body.as_bytes())?;
+        let (queue, id) = (self.queue(task.kind, tasks)?, task.id.unwrap_or_else(Uuid::now_v7));
+        Ok(Message { queue, kind: task.kind, id, body })
+    }
+
     /// All tasks of a text, one after the other.
     fn of_text(&self, text: &str, tasks: &TasksConfig) -> anyhow::Result<Vec<Message>> {
         let values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
@@ -214,7 +231,8 @@ fn read(path: &PathBuf) -> anyhow::Result<String> {
     Ok(text)
 }
 
-async fn publish(in_force: &InForce, messages: &[Message]) -> anyhow::Result<()> {
+/// Publishes tasks, and waits until RabbitMQ has them.
+pub(crate) async fn publish(in_force: &InForce, messages: &[Message]) -> anyhow::Result<()> {
     let settings = in_force.settings();
     let topology = Topology::for_tasks(&settings.tasks, &settings.ingest);
     let name = in_force.connection_name();

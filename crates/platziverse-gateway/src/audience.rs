@@ -114,6 +114,19 @@ impl Audience {
         rebinding
     }
 
+    /// Whether the client has subscribed to just this topic.
+    pub(crate) fn has(&self, connection: ConnectionId, topic: &str) -> bool {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        state.subscriptions.has(&connection, topic)
+    }
+
+    /// The agents whose commands some client listens for.
+    pub(crate) fn agents(&self) -> Vec<Box<str>> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let agents = state.subscriptions.between("agent", "command");
+        agents.into_iter().map(Into::into).collect()
+    }
+
     /// Whom a message on `topic` reaches.
     pub(crate) fn matches(
         &self,

@@ -258,6 +258,7 @@ impl Connection {
             Action::Publish { ticket, publish } => self.publish(ticket, &publish),
             Action::Subscribe { packet_id, wanted } => self.subscribe(packet_id, wanted),
             Action::Unsubscribe { packet_id, filters } => self.unsubscribe(packet_id, &filters),
+            Action::Acknowledged(command) => self.acknowledged(&command),
             Action::Dropped { why: Dropped::Closed | Dropped::Expired, .. } => {}
             Action::Dropped { why: Dropped::QueueFull | Dropped::TooLarge, count } => {
                 self.hub.metrics.missed.inc_by(count as u64);

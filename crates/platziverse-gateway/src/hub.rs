@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use platziverse_broker::{Lane, LiveHandle, Outgoing, Publisher, TelemetryLanes};
+use platziverse_protocol::command::{LISTENING, Report};
 use platziverse_protocol::presence::{Moment, SessionClock, SessionId};
 use platziverse_protocol::record::{Payload, Record};
 use platziverse_protocol::topic::routing_key;
@@ -75,7 +76,7 @@ pub(crate) struct Hub {
     pub(crate) open: AtomicUsize,
     /// What of [`LAST_WORDS_BYTES`] is free.
     pub(crate) last_words: Arc<Semaphore>,
-    /// Whether an announcement or an answer to one found no room since the roll was last called.
+    /// Whether something of what the roll tells anew found no room since it was last called.
     pub(crate) roll_is_due: AtomicBool,
 }
 
@@ -100,12 +101,25 @@ impl Hub {
     }
 
     /// Asks for every client of this gateway, after announcements of others may have been missed:
-    /// who has a newer session of one of them answers, and who has an older one ends it.
+    /// who has a newer session of one of them answers, and who has an older one ends it. Commands may
+    /// have been missed, too.
     pub(crate) async fn call_the_roll(&self) {
+        for agent in self.audience.agents() {
+            // Closed only at the end of the process.
+            let _ = self.signals.publish(listening(&agent)).await;
+        }
         let roll = self.registry().roll();
         for (client, session) in roll {
             // Closed only at the end of the process.
             let _ = self.signals.publish(signal(ROLL, &client, session)).await;
+        }
+    }
+
+    /// Says that an agent listens for its commands from now on, so that what it has missed is sent to
+    /// it. Without room for that it is said when the roll is called.
+    pub(crate) fn say_that_it_listens(&self, agent: &str) {
+        if self.signals.try_publish(listening(agent)).is_err() {
+            self.roll_is_due.store(true, Ordering::Relaxed);
         }
     }
 
@@ -171,6 +185,25 @@ impl Hub {
 
 /// Tells all gateways that a client id has a session.
 fn signal(topic: &'static str, client: &str, session: SessionId) -> Outgoing<Settlement> {
+    own_words(topic, client, session, "{}")
+}
+
+fn listening(agent: &str) -> Outgoing<Settlement> {
+    report(LISTENING, &Report { agent: agent.into(), id: None })
+}
+
+/// Tells the workers something about an agent and its commands.
+pub(crate) fn report(topic: &'static str, report: &Report<'_>) -> Outgoing<Settlement> {
+    let nobody = SessionId::from_uuid(Uuid::nil());
+    own_words(topic, "", nobody, &serde_json::json!(report).to_string())
+}
+
+fn own_words(
+    topic: &'static str,
+    client: &str,
+    session: SessionId,
+    payload: &str,
+) -> Outgoing<Settlement> {
     let mut line = Vec::new();
     let record = Record {
         id: Uuid::now_v7(),
@@ -180,7 +213,7 @@ fn signal(topic: &'static str, client: &str, session: SessionId) -> Outgoing<Set
         received: clock::now(),
         qos: 0,
         properties: None,
-        payload: Payload::of_json("{}"),
+        payload: Payload::of_json(payload),
     };
     record.encode_line(&mut line);
     let (lane, line) = (Lane::live(&routing_key(topic)), Bytes::from(line));

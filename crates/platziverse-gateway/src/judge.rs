@@ -1,6 +1,7 @@
 //! What is to be done with a publish. Pure: decided here, carried out by the connection.
 
 use platziverse_protocol::agent::{Agent, AgentMessage, PayloadError};
+use platziverse_protocol::command::{Response, answering_agent, commanded_agent};
 use platziverse_protocol::dead;
 use platziverse_protocol::time::Timestamp;
 use platziverse_protocol::topic::{AGENT_CONNECTED, AGENT_DISCONNECTED, AGENT_MESSAGE};
@@ -59,19 +60,29 @@ pub fn judge<'a>(
     if topic.starts_with('$') {
         return forbidden("clients do not publish to topics that begin with $");
     }
+    // What an agent does must be in the table of commands.
+    if commanded_agent(topic).is_some() {
+        return forbidden("agents get commands from workers only: platziverse command send");
+    }
     if !permissions.may_publish(topic) {
         return forbidden("this client may not publish to this topic");
+    }
+    let invalid = |error: &PayloadError| {
+        let (reason, code) = (error.reason(), Reason::PAYLOAD_FORMAT_INVALID);
+        Judgement::Refuse(Refused::new(reason, code, error.to_string()))
+    };
+    if answering_agent(topic).is_some() {
+        return match Response::parse(&publish.payload) {
+            Ok(_) => Judgement::Deliver,
+            Err(error) => invalid(&error),
+        };
     }
     if topic != AGENT_MESSAGE {
         return Judgement::Deliver;
     }
     match parse(&publish.payload, received) {
         Ok(message) => Judgement::Store { id: message.id, agent: message.agent },
-        Err(error) => Judgement::Refuse(Refused::new(
-            error.reason(),
-            Reason::PAYLOAD_FORMAT_INVALID,
-            error.to_string(),
-        )),
+        Err(error) => invalid(&error),
     }
 }
 

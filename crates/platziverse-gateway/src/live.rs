@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use platziverse_broker::{LiveMessages, Message};
+use platziverse_protocol::command::commanded_agent;
 use platziverse_protocol::record::{self, Record};
 use platziverse_protocol::time::Timestamp;
 use platziverse_protocol::topic::AGENT_DISCONNECTED;
@@ -14,7 +15,7 @@ use crate::mailbox::{Event, Posted};
 use crate::packet::{Bytes, Properties, QoS, Text};
 use crate::registry::ConnectionId;
 use crate::session;
-use crate::session::Delivery;
+use crate::session::{Commanded, Delivery};
 use crate::subscriptions::Match;
 
 /// Hands on what arrives until the process drains.
@@ -58,18 +59,28 @@ fn hand_on(hub: &Hub, record: &Record<'_>, now: Timestamp, instant: Instant) {
         return;
     }
     let message = Arc::new(message(record, now, instant));
+    let agent = commanded_agent(&record.topic);
     for matched in matches {
-        deliver(hub, &message, matched);
+        // Who only looks on is not the agent.
+        let agent = agent.filter(|_| hub.audience.has(matched.client, &record.topic));
+        let command = agent.map(|agent| Box::new(Commanded { agent: agent.into(), id: record.id }));
+        deliver(hub, &message, matched, command);
     }
 }
 
-fn deliver(hub: &Hub, message: &Arc<session::Message>, matched: Match<ConnectionId>) {
+fn deliver(
+    hub: &Hub,
+    message: &Arc<session::Message>,
+    matched: Match<ConnectionId>,
+    command: Option<Box<Commanded>>,
+) {
     let Some(mailbox) = hub.registry().mailbox(matched.client).cloned() else { return };
     let delivery = Delivery {
         message: Arc::clone(message),
         granted: matched.qos,
         retain: false,
         subscription_ids: matched.ids,
+        command,
     };
     match mailbox.deliver(delivery) {
         Posted::Taken => hub.metrics.delivered.inc(),

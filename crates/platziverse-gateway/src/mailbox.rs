@@ -202,7 +202,13 @@ mod tests {
             properties: None,
         };
         let message = Arc::new(message);
-        Delivery { message, granted: QoS::AtLeastOnce, retain: false, subscription_ids: vec![] }
+        Delivery {
+            message,
+            granted: QoS::AtLeastOnce,
+            retain: false,
+            subscription_ids: vec![],
+            command: None,
+        }
     }
 
     #[test]

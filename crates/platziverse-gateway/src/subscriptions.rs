@@ -130,6 +130,23 @@ impl<C: Clone + Ord + Hash> Subscriptions<C> {
         self.clients.get(client).map_or(0, BTreeSet::len)
     }
 
+    /// Whether a client has subscribed to this very filter.
+    pub fn has(&self, client: &C, filter: &str) -> bool {
+        self.clients.get(client).is_some_and(|filters| filters.contains(filter))
+    }
+
+    /// The levels, no wildcards, that stand between `first` and `last` in a filter of three levels
+    /// that somebody has subscribed to.
+    pub fn between(&self, first: &str, last: &str) -> Vec<&str> {
+        let Some(first) = self.nodes[0].child(first) else { return Vec::new() };
+        let somebody = |middle: usize| {
+            let last = self.nodes[middle].child(last);
+            last.is_some_and(|node| !self.nodes[node].here.is_empty())
+        };
+        let middles = self.nodes[first].children.iter().filter(|(_, middle)| somebody(**middle));
+        middles.map(|(level, _)| &**level).collect()
+    }
+
     /// Subscribes a client, or replaces its subscription to the same filter.
     pub fn insert(&mut self, filter: &TopicFilter, client: C, wants: Subscription) -> Inserted {
         let (levels, below) = split(filter);

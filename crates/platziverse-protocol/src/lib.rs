@@ -4,6 +4,7 @@
 //! SQL, no AMQP. Text is parsed once, into types that hold only what is valid.
 
 pub mod agent;
+pub mod command;
 pub mod dead;
 pub mod event;
 pub mod heartbeat;

@@ -43,6 +43,9 @@ pub struct Task {
     /// When it happened or was asked for, as the sender says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timestamp: Option<Timestamp>,
+    /// When a command is given up, unless it has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
 }
 
 impl TaskKind {
@@ -84,6 +87,8 @@ struct Wire<'a> {
     payload: Option<&'a RawValue>,
     #[serde(borrow, default)]
     timestamp: Option<TimeWire<'a>>,
+    #[serde(borrow, default)]
+    expires: Option<TimeWire<'a>>,
 }
 
 impl Wire<'_> {
@@ -102,6 +107,10 @@ impl Wire<'_> {
             target: self.target.map(Cow::into_owned),
             payload: self.payload.unwrap_or(RawValue::NULL).to_owned(),
             timestamp: self.timestamp.map(|time| time.check()).transpose()?,
+            expires: match self.expires.map(|time| time.check()).transpose() {
+                Ok(expires) => expires,
+                Err(error) => return Err(PayloadError::Shape(format!("expires {error}"))),
+            },
         })
     }
 }
@@ -120,16 +129,17 @@ mod tests {
     fn whole() {
         let text = r#"{"kind": "command", "name": "agent.command", "target": "a\"b", "more": 1,
             "id": "01990000-0000-7000-8000-000000000000", "timestamp": "1970-01-01T00:00:01Z",
-            "payload": {"b": 1.50, "a": []}}"#;
+            "expires": 2000, "payload": {"b": 1.50, "a": []}}"#;
         let task = parse(text).unwrap();
         assert_eq!((task.kind, task.name.as_str()), (TaskKind::Command, "agent.command"));
         assert_eq!(task.target.as_deref(), Some("a\"b"));
         assert_eq!(task.source, None);
         assert_eq!(task.timestamp.map(Timestamp::as_millis), Some(1_000));
+        assert_eq!(task.expires.map(Timestamp::as_millis), Some(2_000));
         assert_eq!(task.payload.get(), r#"{"b": 1.50, "a": []}"#, "as it was sent");
         let again = parse(&serde_json::to_string(&task).unwrap()).unwrap();
         assert_eq!(again.id, task.id);
-        assert_eq!(again.timestamp, task.timestamp);
+        assert_eq!((again.timestamp, again.expires), (task.timestamp, task.expires));
         assert_eq!(again.payload.get(), task.payload.get());
     }
 
@@ -167,6 +177,7 @@ mod tests {
             Reason::InvalidPayload,
             "RFC 3339",
         );
+        check(r#"{"kind":"event","name":"x","expires":"soon"}"#, Reason::InvalidPayload, "expires");
         check(
             r#"{"kind":"event","name":"x","payload":"\u0000"}"#,
             Reason::InvalidPayload,

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use platziverse_config::{IngestConfig, TasksConfig};
+use platziverse_protocol::command::{DELIVERED, LISTENING, RESPONSES};
 use platziverse_protocol::task::TaskKind;
+use platziverse_protocol::topic::{cut_binding_key, routing_key};
 
 use super::{DEAD, Destination, Exchange, Kind, LIVE, LOOKS_MAX, Queue, Topology, Value};
 
@@ -13,14 +15,17 @@ pub const TASKS: &str = "platziverse.tasks";
 pub const EVENTS: &str = "platziverse.events";
 /// Platziverse's own queue of commands; it has the key `command` too.
 pub const COMMANDS: &str = "platziverse.commands";
+/// What becomes of commands to agents, as gateways and agents say: a queue, and an exchange before it
+/// as before that of a route.
+pub const REPORTS: &str = "platziverse.reports";
 /// The start of the names of the exchanges and queues in which tasks wait before they are tried
 /// again.
 pub const RETRY: &str = "platziverse.retry";
 
 impl Topology {
     /// The path of events and commands to their workers, with the delays before they are tried again
-    /// and dead letters, and the live exchange, over which commands reach agents. The limits of
-    /// queues are those of `limits`.
+    /// and dead letters, and the live exchange, over which commands reach agents and answers come
+    /// back. The limits of queues are those of `limits`.
     ///
     /// A queue that is none of Platziverse's own is used as it is if it exists. What is published to
     /// [`TASKS`] under a key that no queue has becomes a dead letter.
@@ -32,9 +37,14 @@ impl Topology {
             Exchange::new(DEAD, Kind::Topic, None),
             Exchange::new(TASKS, Kind::Direct, Some(DEAD)),
             Exchange::new(LIVE, Kind::Topic, None),
+            Exchange::new(REPORTS, Kind::Topic, Some(DEAD)),
         ];
         let mut topology = Self { exchanges, ..Self::default() };
         topology.add(Queue::dead(limits), DEAD, "#");
+        topology.add(Queue::work(REPORTS, limits), REPORTS, "#");
+        for key in report_keys() {
+            topology.bind(LIVE, &key, Destination::Exchange(REPORTS.to_owned()));
+        }
         for name in &tasks.queues {
             let if_missing = ![EVENTS, COMMANDS].contains(&name.as_str());
             topology.add(Queue { if_missing, ..Queue::work(name, limits) }, TASKS, name);
@@ -61,6 +71,13 @@ impl Topology {
             self.add(Queue::retry(&name, delay, limits), &name, "");
         }
     }
+}
+
+/// Under which keys of the live exchange the reports come. Topics that are too long for a key have
+/// one in common, so there is more than them.
+fn report_keys() -> [String; 4] {
+    let responses = RESPONSES.replace('/', ".").replace('+', "*");
+    [routing_key(LISTENING), routing_key(DELIVERED), responses, cut_binding_key()]
 }
 
 impl Queue {

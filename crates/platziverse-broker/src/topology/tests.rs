@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use platziverse_config::TasksConfig;
+use platziverse_protocol::command::{DELIVERED, LISTENING, response_topic};
 use platziverse_protocol::topic::{TopicFilter, routing_key};
 use proptest::prelude::*;
 
@@ -39,7 +40,7 @@ fn every_queue_has_its_limits() {
     let config = IngestConfig { shards: 3, ..IngestConfig::default() };
     let topology = Topology::for_ingest(&config, &[route("plant/+", "plant")]);
     let topology = topology.and(Topology::for_tasks(&TasksConfig::default(), &config));
-    assert_eq!(topology.queues.len(), 6 + 2 + 4);
+    assert_eq!(topology.queues.len(), 6 + 2 + 4 + 1);
     for queue in &topology.queues {
         for needed in
             ["x-queue-type", "x-overflow", "x-max-length", "x-max-length-bytes", "x-delivery-limit"]
@@ -238,6 +239,7 @@ fn the_queues_of_tasks() {
     for line in [
         "platziverse.tasks      direct  platziverse.dead",
         "platziverse.live       topic   -",
+        "platziverse.live       agent.*.response     exchange platziverse.reports",
         "platziverse.retry.10s  fanout  platziverse.dead",
         "platziverse.events\n",
         "local_iot_core (if there is none yet)\n",
@@ -253,7 +255,7 @@ fn the_queues_of_tasks() {
     }
     let json = serde_json::to_value(&topology).unwrap();
     assert_eq!(json["exchanges"][1]["kind"], "direct");
-    assert_eq!(json["queues"][3]["if_missing"], true);
+    assert_eq!(json["queues"][4]["if_missing"], true);
 }
 
 #[test]
@@ -270,6 +272,22 @@ fn every_task_reaches_its_queue_or_the_dead_letters() {
     check(&["local_iot_core"], "local_iot_core", "local_iot_core");
     check(&["local_iot_core"], "event", DEAD);
     check(&[EVENTS, "event"], "event", "event");
+}
+
+#[test]
+fn reports_reach_their_queue() {
+    let topology = Topology::for_tasks(&tasks(&[EVENTS]), &IngestConfig::default());
+    let long = response_topic(&"a".repeat(255)).unwrap();
+    let check = |topic: &str, queue: &[&str]| {
+        let queues = queue.iter().map(|queue| (*queue).to_owned()).collect();
+        assert_eq!(reached(&topology, LIVE, &routing_key(topic)), queues, "{topic}");
+    };
+    for topic in [LISTENING, DELIVERED, "agent/yyy/response", "agent/a.b/response", &long] {
+        check(topic, &[REPORTS]);
+    }
+    for topic in ["agent/yyy/command", "agent/message", "agent/a/b/response"] {
+        check(topic, &[]);
+    }
 }
 
 #[test]

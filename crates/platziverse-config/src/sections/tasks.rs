@@ -28,6 +28,9 @@ pub struct TasksConfig {
     /// How long one attempt may take.
     #[serde(with = "humantime_serde")]
     pub handler_timeout: Duration,
+    /// How long a command to an agent waits for the answer, unless it says when it expires.
+    #[serde(with = "humantime_serde")]
+    pub command_timeout: Duration,
     /// Hosts that the handler `http.request` may call; none if it is empty.
     pub http_allow: Vec<HostPattern>,
     /// Whether it may call hosts of the allowed ones whose addresses are private, loopback or
@@ -54,6 +57,7 @@ impl Default for TasksConfig {
             max_attempts: 5,
             retry_delays: [1, 10, 60, 600].map(Duration::from_secs).to_vec(),
             handler_timeout: Duration::from_secs(30),
+            command_timeout: Duration::from_secs(86_400),
             http_allow: Vec::new(),
             http_allow_private: false,
             http_timeout: Duration::from_secs(10),
@@ -78,6 +82,10 @@ pub(crate) const KEYS: &[Key] = &[
     Key::new(
         "handler_timeout",
         Kind::Span { min: Duration::from_millis(100), max: Duration::from_secs(600) },
+    ),
+    Key::new(
+        "command_timeout",
+        Kind::Span { min: Duration::from_secs(1), max: Duration::from_secs(365 * 86_400) },
     ),
     Key::new("http_allow", Kind::List { min: 0, item: &Kind::HostPattern }),
     Key::new("http_allow_private", Kind::Flag),

@@ -1,11 +1,17 @@
-//! A client's subscriptions.
+//! A client's subscriptions, and what agents among them hear of commands.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use platziverse_broker::Bound;
+use platziverse_protocol::command::{DELIVERED, Report, commanded_agent};
 use platziverse_protocol::topic::TopicFilter;
 
 use super::Connection;
+use crate::hub::{self, Way};
 use crate::mailbox::Event;
-use crate::packet::{PacketId, Reason};
-use crate::session::Wanted;
+use crate::packet::{PacketId, Reason, Text};
+use crate::session::{Commanded, Wanted};
 
 impl Connection {
     /// Makes subscriptions. The answer comes once RabbitMQ sends this gateway what they ask for,
@@ -23,16 +29,28 @@ impl Connection {
                 reasons.push(Reason::NOT_AUTHORIZED);
             }
         }
+        let agents: Vec<Text> =
+            allowed.iter().filter_map(|one| commanded_agent(&one.filter).map(Text::from)).collect();
         let rebinding = self.hub.audience.subscribe(accepted.id, &allowed);
         if rebinding.is_empty() {
             self.mailbox.send(Event::Subscribed(packet_id, reasons));
             return;
         }
         let (bound, mailbox) = (rebinding.carry_out(&self.hub.live), self.mailbox.clone());
+        let hub = Arc::clone(&self.hub);
         self.hub.drain.spawn_isolated(async move {
-            bound.await;
+            if bound.await == Bound::Later {
+                hub.roll_is_due.store(true, Ordering::Relaxed);
+            }
             mailbox.send(Event::Subscribed(packet_id, reasons));
+            agents.iter().for_each(|agent| hub.say_that_it_listens(agent));
         });
+    }
+
+    /// Says that the agent has a command.
+    pub(super) fn acknowledged(&mut self, command: &Commanded) {
+        let report = Report { agent: (&*command.agent).into(), id: Some(command.id) };
+        self.outbox.hand_over(Way::Listeners, hub::report(DELIVERED, &report));
     }
 
     /// Ends subscriptions.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use platziverse_protocol::topic::TopicFilter;
+use uuid::Uuid;
 
 use crate::packet::{
     Bytes, Connect, Options, Outgoing, PacketId, Properties, Publish, QoS, Reason, Text, Told, Will,
@@ -50,6 +51,8 @@ pub enum Action {
         /// The filters that are valid, at least one.
         filters: Vec<TopicFilter>,
     },
+    /// Tell that the agent has a command: its PUBACK has come.
+    Acknowledged(Box<Commanded>),
     /// Count messages that this subscriber does not get.
     Dropped {
         /// Why.
@@ -128,6 +131,17 @@ pub struct Delivery {
     pub retain: bool,
     /// The identifiers of the subscriptions that matched.
     pub subscription_ids: Vec<NonZeroU32>,
+    /// What the PUBACK means, if this is a command and the client is the agent that it is for.
+    pub command: Option<Box<Commanded>>,
+}
+
+/// A command, and the agent that it is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commanded {
+    /// The agent's uuid.
+    pub agent: Text,
+    /// The command's id.
+    pub id: Uuid,
 }
 
 /// Why a message does not reach a subscriber.

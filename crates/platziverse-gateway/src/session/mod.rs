@@ -20,7 +20,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use action::{
-    Action, By, Close, Delivery, Dropped, Limits, Message, Receipt, Ticket, Verdict, Wanted,
+    Action, By, Close, Commanded, Delivery, Dropped, Limits, Message, Receipt, Ticket, Verdict,
+    Wanted,
 };
 
 use crate::frame::Fault;
@@ -111,7 +112,7 @@ impl Session {
             Packet::Connect(_) => self.protocol_error("a second CONNECT", out),
             Packet::Publish(publish) => self.publish(publish, out),
             Packet::Pubrel(packet_id, _) => self.pubrel(packet_id, out),
-            Packet::Puback(packet_id, _) => self.puback(packet_id, now, out),
+            Packet::Puback(packet_id, reason) => self.puback(packet_id, reason, now, out),
             Packet::Pubrec(packet_id, _) => self.unexpected_pubrec(packet_id, out),
             // Nothing is sent at QoS 2, so a PUBCOMP ends nothing.
             Packet::Pubcomp(..) => {}

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::time::Instant;
 
-use super::{Action, Delivery, Dropped, Phase, Session};
+use super::{Action, Commanded, Delivery, Dropped, Phase, Session};
 use crate::codec;
 use crate::packet::{Delivered, Outgoing, PacketId, QoS, Reason, Told, Version};
 
@@ -15,14 +15,20 @@ const KEPT: usize = 8;
 #[derive(Debug)]
 pub(super) struct Outbound {
     queue: VecDeque<Delivery>,
-    /// The identifiers of QoS 1 deliveries without a PUBACK.
-    unacked: Vec<PacketId>,
+    /// The QoS 1 deliveries without a PUBACK.
+    unacked: Vec<Unacked>,
     last_id: u16,
     /// How many may be in `unacked`.
     window: PacketId,
     max_packet_size: Option<NonZeroU32>,
     /// Whether the transport is full.
     blocked: bool,
+}
+
+#[derive(Debug)]
+struct Unacked {
+    id: PacketId,
+    command: Option<Box<Commanded>>,
 }
 
 impl Outbound {
@@ -58,7 +64,7 @@ impl Outbound {
         loop {
             self.last_id = self.last_id.wrapping_add(1);
             match PacketId::new(self.last_id) {
-                Some(id) if !self.unacked.contains(&id) => return id,
+                Some(id) if self.unacked.iter().all(|one| one.id != id) => return id,
                 _ => {}
             }
         }
@@ -72,7 +78,7 @@ impl Outbound {
         now: Instant,
     ) -> Result<Delivered, Dropped> {
         let qos = qos(&delivery);
-        let Delivery { message, retain, subscription_ids, .. } = delivery;
+        let Delivery { message, retain, subscription_ids, command, .. } = delivery;
         let expiry = remaining(message.expires, now)?;
         let packet_id = (qos != QoS::AtMostOnce).then_some(PacketId::MIN);
         let mut packet = Delivered { message, qos, packet_id, retain, expiry, subscription_ids };
@@ -82,7 +88,7 @@ impl Outbound {
         }
         if packet_id.is_some() {
             let id = self.next_id();
-            self.unacked.push(id);
+            self.unacked.push(Unacked { id, command });
             packet.packet_id = Some(id);
         }
         Ok(packet)
@@ -133,11 +139,20 @@ impl Session {
         self.pump(now, out);
     }
 
-    /// MQTT-3.3.4-9: PUBACK makes room in the window. One that answers nothing is ignored.
-    pub(super) fn puback(&mut self, packet_id: PacketId, now: Instant, out: &mut Vec<Action>) {
+    /// MQTT-3.3.4-9: PUBACK makes room in the window. One that answers nothing is ignored. An agent
+    /// that answers a command with an error (section 3.4.2.1) does not have it.
+    pub(super) fn puback(
+        &mut self,
+        packet_id: PacketId,
+        reason: Reason,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) {
         let unacked = &mut self.outbound.unacked;
-        if let Some(index) = unacked.iter().position(|id| *id == packet_id) {
-            unacked.swap_remove(index);
+        if let Some(index) = unacked.iter().position(|one| one.id == packet_id) {
+            let acknowledged = unacked.swap_remove(index).command;
+            let command = acknowledged.filter(|_| !reason.is_failure());
+            out.extend(command.map(Action::Acknowledged));
             self.pump(now, out);
         }
     }

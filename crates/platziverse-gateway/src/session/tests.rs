@@ -87,7 +87,13 @@ fn message(level: u8) -> Message {
 }
 
 fn delivery(message: Message, granted: QoS) -> Delivery {
-    Delivery { message: Arc::new(message), granted, retain: false, subscription_ids: Vec::new() }
+    Delivery {
+        message: Arc::new(message),
+        granted,
+        retain: false,
+        subscription_ids: Vec::new(),
+        command: None,
+    }
 }
 
 fn subscribe(packet_id: u16, filters: &[(&str, QoS)]) -> Packet {
@@ -199,6 +205,7 @@ impl World {
                 let filters = filters.iter().map(ToString::to_string);
                 format!("unsubscribe {packet_id} {}", filters.collect::<Vec<_>>().join(","))
             }
+            Action::Acknowledged(command) => format!("{} has {}", command.agent, command.id),
             Action::Dropped { why, count } => format!("drop {count} {why:?}"),
             Action::Close(close) => {
                 assert!(self.session.is_closed() && !self.session.may_read());

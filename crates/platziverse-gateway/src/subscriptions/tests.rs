@@ -15,6 +15,27 @@ fn reached(subscriptions: &Subscriptions<u32>, topic: &str) -> Vec<u32> {
 }
 
 #[test]
+fn who_asks_for_just_one_topic() {
+    let mut subscriptions = Subscriptions::new();
+    for (client, text) in [
+        (1, "agent/yyy/command"),
+        (2, "agent/+/command"),
+        (3, "agent/#"),
+        (4, "agent/zzz/command/#"),
+        (5, "agent/xxx/response"),
+    ] {
+        subscriptions.insert(&filter(text), client, at(QoS::AtLeastOnce));
+    }
+    assert_eq!(subscriptions.between("agent", "command"), ["yyy"]);
+    assert!(subscriptions.has(&1, "agent/yyy/command"));
+    for other in 2..=5 {
+        assert!(!subscriptions.has(&other, "agent/yyy/command"), "{other}");
+    }
+    subscriptions.remove(&filter("agent/yyy/command"), &1);
+    assert!(subscriptions.between("agent", "command").is_empty());
+}
+
+#[test]
 fn a_filter_reaches_its_topics() {
     let check = |text: &str, topic: &str, want: bool| {
         let mut subscriptions = Subscriptions::new();

@@ -16,8 +16,8 @@ pub use self::state::{CommandState, UnknownState};
 use crate::error::StoreError;
 use crate::store::Store;
 
-/// The most commands that [`open_of`] answers.
-pub const OPEN_MAX: usize = 100;
+/// The most commands that [`undelivered`] answers at once.
+pub const UNDELIVERED_MAX: usize = 100;
 
 /// The most commands that [`expire`] ends in one call.
 pub const EXPIRE_MAX: usize = 1_000;
@@ -37,6 +37,30 @@ pub struct NewCommand<'a> {
     pub created_at: Timestamp,
     /// When it is given up, unless it has ended; nothing means never.
     pub expires_at: Option<Timestamp>,
+}
+
+/// A step forward of a command.
+#[derive(Clone, Copy, Debug)]
+pub struct Step<'a> {
+    /// The state that it has come to.
+    pub to: CommandState,
+    /// When.
+    pub at: Timestamp,
+    /// For whom it must be; the steps of others are none.
+    pub target: Option<&'a str>,
+    /// When it is given up if nobody has said so yet; counts with [`CommandState::Sent`] only.
+    pub expires_at: Option<Timestamp>,
+    /// JSON: what was answered; counts with an end only.
+    pub result: Option<&'a str>,
+    /// Why it failed; counts with an end only.
+    pub error: Option<&'a str>,
+}
+
+impl Step<'_> {
+    /// A step that comes with nothing else.
+    pub const fn to(to: CommandState, at: Timestamp) -> Self {
+        Self { to, at, target: None, expires_at: None, result: None, error: None }
+    }
 }
 
 /// Which commands [`list`] answers: those that have all that is given here.
@@ -107,33 +131,29 @@ pub(crate) const ADVANCE: &str = "\
 UPDATE commands AS c SET
   state = CASE WHEN c.state = ANY ($3) THEN $2 ELSE c.state END,
   sent_at = CASE WHEN $2 = 'sent' THEN coalesce(c.sent_at, $4) ELSE c.sent_at END,
+  expires_at = CASE WHEN $2 = 'sent' THEN coalesce(c.expires_at, $8) ELSE c.expires_at END,
   delivered_at = CASE WHEN $2 = 'delivered'
     THEN coalesce(c.delivered_at, $4) ELSE c.delivered_at END,
   ended_at = CASE WHEN $5 THEN $4 ELSE c.ended_at END,
   result = CASE WHEN $5 THEN $6::jsonb ELSE c.result END,
   error = CASE WHEN $5 THEN $7 ELSE c.error END,
   updated_at = now()
-WHERE c.id = $1 AND (c.state = ANY ($3)
+WHERE c.id = $1 AND ($9 IS NULL OR c.target = $9) AND (c.state = ANY ($3)
   OR ($2 = 'sent' AND c.sent_at IS NULL)
   OR ($2 = 'delivered' AND c.delivered_at IS NULL))
 RETURNING c.id";
 
-/// Moves a command forward to a state that it came to at `at`, and answers whether that changed
-/// anything; it does not if the command is not there.
+/// Moves a command forward, and answers whether that changed anything; it does not if the command
+/// is not there.
 ///
-/// News may come in any order, and more than once. One that is late still fills in its own time,
+/// Steps may come in any order, and more than once. One that is late still fills in its own time,
 /// `sent_at` or `delivered_at`, and nothing else; a time that is known stays. The first end
-/// stays, unless it is failed and the command is [begun](begin) again. `result`, which is JSON, and `error` are kept with an end only. An error that is not
-/// [transient](StoreError::is_transient) means that PostgreSQL refuses one of them.
-pub async fn advance(
-    store: &Store,
-    id: Uuid,
-    to: CommandState,
-    at: Timestamp,
-    result: Option<&str>,
-    error: Option<&str>,
-) -> Result<bool, StoreError> {
+/// stays, unless it is failed and the command is [begun](begin) again. An error that is not
+/// [transient](StoreError::is_transient) means that PostgreSQL refuses the result or the error.
+pub async fn advance(store: &Store, id: Uuid, step: &Step<'_>) -> Result<bool, StoreError> {
+    let Step { to, at, target, expires_at, result, error } = step;
     let (earlier, at) = (to.earlier(), at.to_chrono());
+    let expires_at = expires_at.map(Timestamp::to_chrono);
     let advanced = store.run("advancing a command", async |client| {
         let row = client
             .query_typed_opt(
@@ -144,8 +164,10 @@ pub async fn advance(
                     (&earlier, Type::TEXT_ARRAY),
                     (&at, Type::TIMESTAMPTZ),
                     (&to.is_ended(), Type::BOOL),
-                    (&result, Type::TEXT),
-                    (&error, Type::TEXT),
+                    (result, Type::TEXT),
+                    (error, Type::TEXT),
+                    (&expires_at, Type::TIMESTAMPTZ),
+                    (target, Type::TEXT),
                 ],
             )
             .await?;
@@ -154,18 +176,39 @@ pub async fn advance(
     advanced.await
 }
 
-const OPEN: &str = "\
-SELECT * FROM commands WHERE target = $1 AND ended_at IS NULL
-ORDER BY created_at, id LIMIT $2";
+const TARGETS: &str = "\
+SELECT DISTINCT target FROM commands
+WHERE target = ANY ($1) AND ended_at IS NULL AND state = 'sent'";
 
-/// The commands for one target that have not ended, the oldest first: at most [`OPEN_MAX`].
-pub async fn open_of(store: &Store, target: &str) -> Result<Vec<Command>, StoreError> {
-    let limit = limit(OPEN_MAX);
-    let open = store.run("looking for the open commands of a target", async |client| {
-        let parameters = [(&target as _, Type::TEXT), (&limit as _, Type::INT8)];
-        read(&client.query_typed(OPEN, &parameters).await?)
+/// Those of `targets` that have a command that was sent and is neither delivered nor ended.
+pub async fn with_undelivered(store: &Store, targets: &[&str]) -> Result<Vec<String>, StoreError> {
+    let found = store.run("looking for targets with undelivered commands", async |client| {
+        let rows = client.query_typed(TARGETS, &[(&targets as _, Type::TEXT_ARRAY)]).await?;
+        rows.iter().map(|row| row.try_get(0)).collect()
     });
-    open.await
+    found.await
+}
+
+const UNDELIVERED: &str = "\
+SELECT * FROM commands
+WHERE target = $1 AND ended_at IS NULL AND state = 'sent' AND ($2 IS NULL
+  OR (created_at, id) > (SELECT last.created_at, last.id FROM commands AS last WHERE last.id = $2))
+ORDER BY created_at, id LIMIT $3";
+
+/// The commands for one target that were sent and are neither delivered nor ended, the oldest first:
+/// at most [`UNDELIVERED_MAX`] of those that come after the command `after`, or of all.
+pub async fn undelivered(
+    store: &Store,
+    target: &str,
+    after: Option<Uuid>,
+) -> Result<Vec<Command>, StoreError> {
+    let limit = limit(UNDELIVERED_MAX);
+    let found = store.run("looking for the undelivered commands of a target", async |client| {
+        let parameters =
+            [(&target as _, Type::TEXT), (&after as _, Type::UUID), (&limit as _, Type::INT8)];
+        read(&client.query_typed(UNDELIVERED, &parameters).await?)
+    });
+    found.await
 }
 
 /// Whoever else changes one of them meanwhile is not waited for: it is found by the next call, if

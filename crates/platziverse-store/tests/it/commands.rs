@@ -2,8 +2,8 @@ use futures_util::future::join_all;
 use platziverse_protocol::time::Timestamp;
 use platziverse_store::Store;
 use platziverse_store::commands::{
-    Command, CommandState, EXPIRE_MAX, Filter, NewCommand, OPEN_MAX, advance, begin, expire, list,
-    open_of, show,
+    Command, CommandState, EXPIRE_MAX, Filter, NewCommand, Step, UNDELIVERED_MAX, advance, begin,
+    expire, list, show, undelivered, with_undelivered,
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -30,7 +30,7 @@ pub(crate) async fn tell(store: &Store, number: u128, to: CommandState) -> bool 
     let result = (to == Succeeded).then_some("[1]");
     let error = (to == Failed).then_some("no");
     let id = Uuid::from_u128(number);
-    advance(store, id, to, at(to), result, error).await.unwrap()
+    advance(store, id, &Step { result, error, ..Step::to(to, at(to)) }).await.unwrap()
 }
 
 fn at(state: CommandState) -> Timestamp {
@@ -217,7 +217,8 @@ async fn what_jsonb_cannot_hold_is_data_trouble() {
 
         begin(&store, &command(1), 1).await.unwrap();
         for (result, error) in [(Some(r#""\u0000""#), None), (None, Some("a\0b"))] {
-            let told = advance(&store, bad.id, Failed, noon(), result, error).await;
+            let step = Step { result, error, ..Step::to(Failed, noon()) };
+            let told = advance(&store, bad.id, &step).await;
             assert!(!told.unwrap_err().is_transient());
         }
         assert!(tell(&store, 1, Failed).await);
@@ -226,24 +227,71 @@ async fn what_jsonb_cannot_hold_is_data_trouble() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_open_commands_of_a_target_are_found() {
+async fn the_undelivered_commands_of_a_target_are_found() {
     with_database(async |config| {
         let store = Store::connect(&config, "test").await.unwrap();
-        for number in [3, 1, 2, 4] {
+        for number in [3, 1, 2, 4, 7] {
             begin(&store, &command(number), 1).await.unwrap();
         }
         begin(&store, &NewCommand { target: Some("xxx"), ..command(5) }, 1).await.unwrap();
         begin(&store, &NewCommand { target: None, ..command(6) }, 1).await.unwrap();
+        for number in [1, 2, 3, 4, 6] {
+            assert!(tell(&store, number, Sent).await);
+        }
         tell(&store, 2, Failed).await;
         tell(&store, 3, Delivered).await;
-        assert_eq!(numbers(&open_of(&store, "yyy").await.unwrap()), [1, 3, 4]);
-        assert_eq!(numbers(&open_of(&store, "nobody").await.unwrap()), []);
+        let found =
+            async |target, after| numbers(&undelivered(&store, target, after).await.unwrap());
+        assert_eq!(found("yyy", None).await, [1, 4], "7 is only queued");
+        assert_eq!(found("yyy", Some(Uuid::from_u128(1))).await, [4]);
+        assert_eq!(found("nobody", None).await, []);
+        let with = with_undelivered(&store, &["xxx", "nobody", "yyy"]).await.unwrap();
+        assert_eq!(with, ["yyy"]);
 
         let many = "INSERT INTO commands (id, name, target, payload, state, attempts, created_at, \
             updated_at) SELECT gen_random_uuid(), 'n', 'many', '1', 'sent', 1, now(), now() \
             FROM generate_series(1, 150)";
         client(&config).await.batch_execute(many).await.unwrap();
-        assert_eq!(open_of(&store, "many").await.unwrap().len(), OPEN_MAX);
+        let first = undelivered(&store, "many", None).await.unwrap();
+        assert_eq!(first.len(), UNDELIVERED_MAX);
+        let last = first.last().map(|command| command.id);
+        let rest = numbers(&undelivered(&store, "many", last).await.unwrap());
+        assert_eq!(rest.len(), 150 - UNDELIVERED_MAX);
+        assert!(first.iter().all(|command| !rest.contains(&command.id.as_u128())));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_its_own_target_answers_a_command() {
+    with_database(async |config| {
+        let store = Store::connect(&config, "test").await.unwrap();
+        begin(&store, &command(1), 1).await.unwrap();
+        let id = Uuid::from_u128(1);
+        let other = Step { target: Some("xxx"), ..Step::to(Succeeded, noon()) };
+        assert!(!advance(&store, id, &other).await.unwrap());
+        assert_eq!(shown(&store, 1).await.state, Queued);
+        let own = Step { target: Some("yyy"), ..other };
+        assert!(advance(&store, id, &own).await.unwrap());
+        assert_eq!(shown(&store, 1).await.state, Succeeded);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_sent_expires_when_its_sender_says_or_else_by_default() {
+    with_database(async |config| {
+        let store = Store::connect(&config, "test").await.unwrap();
+        let said = noon().plus_millis(1_000);
+        begin(&store, &NewCommand { expires_at: Some(said), ..command(1) }, 1).await.unwrap();
+        begin(&store, &command(2), 1).await.unwrap();
+        let default = noon().plus_millis(2_000);
+        for number in [1, 2] {
+            let step = Step { expires_at: Some(default), ..Step::to(Sent, noon()) };
+            assert!(advance(&store, Uuid::from_u128(number), &step).await.unwrap());
+        }
+        assert_eq!(shown(&store, 1).await.expires_at, Some(said));
+        assert_eq!(shown(&store, 2).await.expires_at, Some(default));
     })
     .await;
 }

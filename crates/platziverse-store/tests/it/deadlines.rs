@@ -151,8 +151,10 @@ async fn everything_can_run_in_tasks() {
         let (id, now) = (Uuid::nil(), noon());
         check(events::insert(&store, &[]));
         check((commands::begin(&store, &command(1), 1), commands::show(&store, id)));
-        check(commands::advance(&store, id, commands::CommandState::Sent, now, None, None));
-        check((commands::open_of(&store, "yyy"), commands::expire(&store, now)));
+        let step = commands::Step::to(commands::CommandState::Sent, now);
+        check(commands::advance(&store, id, &step));
+        check((commands::undelivered(&store, "yyy", None), commands::expire(&store, now)));
+        check(commands::with_undelivered(&store, &["yyy"]));
         check(commands::list(&store, &commands::Filter::default(), 1));
     })
     .await;

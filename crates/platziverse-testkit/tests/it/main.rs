@@ -6,6 +6,7 @@
 mod bad_input;
 mod books;
 mod cli;
+mod commands;
 mod crowd;
 mod faults;
 mod limits;

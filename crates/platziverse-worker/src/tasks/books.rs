@@ -11,6 +11,8 @@ pub(crate) enum TaskFate {
     Done,
     /// A command that had ended before.
     Duplicate,
+    /// A command whose time had come before it was handled.
+    Expired,
     /// Its attempt failed; it is delivered again after a delay.
     Retried,
     /// Published again under an id, since it had none.
@@ -29,6 +31,7 @@ impl Fate for TaskFate {
     const FATES: &'static [(&'static str, &'static str)] = &[
         ("done", "Tasks that were handled"),
         ("duplicate", "Commands that had ended before"),
+        ("expired", "Commands that came too late to be handled"),
         ("retried", "Tasks whose attempt failed, to be delivered again after a delay"),
         ("named", "Tasks without an id, published again under one"),
         ("omitted", "Events dropped by tasks.omit"),
@@ -41,10 +44,40 @@ impl Fate for TaskFate {
     }
 }
 
+/// What becomes of a report about a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReportFate {
+    /// The row has it, or what an agent missed was sent again.
+    Applied,
+    /// It says nothing new, or nothing of a command.
+    Ignored,
+    /// Kept in the dead-letter queue.
+    DeadLettered,
+    /// Given back unacknowledged; RabbitMQ delivers it again.
+    Requeued,
+}
+
+impl Fate for ReportFate {
+    const NAME: &'static str = "worker_reports";
+    const ENTRY: (&'static str, &'static str) =
+        ("received", "Reports about commands, from gateways and agents");
+    const FATES: &'static [(&'static str, &'static str)] = &[
+        ("applied", "Reports that changed something"),
+        ("ignored", "Reports that say nothing new"),
+        ("dead_lettered", "Reports kept in the dead-letter queue"),
+        ("requeued", "Reports given back, to be delivered again"),
+    ];
+
+    fn index(self) -> usize {
+        self as usize
+    }
+}
+
 /// The metrics of tasks.
 #[derive(Debug)]
 pub(crate) struct TaskMetrics {
-    /// delivered = done + duplicate + retried + named + omitted + dead-lettered + requeued + in flight.
+    /// delivered = done + duplicate + expired + retried + named + omitted + dead-lettered + requeued + in
+    /// flight.
     pub(crate) tasks: Books<TaskFate>,
     /// From a task's delivery to its fate.
     pub(crate) seconds: Histogram,

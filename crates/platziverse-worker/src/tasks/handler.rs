@@ -39,6 +39,9 @@ pub enum Done {
     Now,
     /// Wholly, with a result, which is kept in the row of a command.
     With(Box<RawValue>),
+    /// As far as this handler goes. The row of a command stays open until somebody says how it ended,
+    /// or it expires.
+    Later,
 }
 
 /// What a handler may use.
@@ -52,6 +55,8 @@ pub struct TaskContext {
     pub is_last: bool,
     /// When the worker received it.
     pub received: Timestamp,
+    /// When it is given up, unless it has ended; of commands only.
+    pub expires_at: Option<Timestamp>,
     /// When the attempt ends, done or not.
     pub deadline: Instant,
     /// The database.

@@ -1,30 +1,31 @@
 //! Events and commands: each is handled by the handler of its name, retried with delays, and
 //! acknowledged only when it is done or kept elsewhere.
 
+mod agents;
 mod attempt;
 mod books;
+mod expiry;
 pub mod handler;
 mod handlers;
 mod judge;
 pub mod registry;
+mod reports;
 mod rows;
 mod runner;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use platziverse_broker::{Consumer, ConsumerOptions, Context, Outcome, Publisher};
-use platziverse_service::{Service, chain};
+use platziverse_broker::{Consumer, ConsumerOptions, Context, Outcome, Publisher, topology};
+use platziverse_service::Service;
+use platziverse_service::books::Books;
 use platziverse_store::Store;
 use tokio::sync::{Semaphore, oneshot};
 
 use self::books::TaskMetrics;
+use self::reports::Reports;
 use self::rows::Rows;
 use self::runner::Runner;
 use crate::WorkerError;
-
-/// How often the database is looked at, so that readiness is true while nothing is to be done.
-const CHECK_EVERY: Duration = Duration::from_secs(5);
 
 /// Begins to handle tasks. Later it goes on by itself, but what is wrong at the start is the
 /// caller's to tell.
@@ -35,7 +36,9 @@ pub(crate) async fn start(
 ) -> Result<(), WorkerError> {
     let settings = service.settings.tasks.clone();
     let store = Store::connect(&service.settings.database, &service.connection_name()).await?;
-    watch(service, store.clone());
+    let latch = service.readiness.latch("postgresql, tasks");
+    service.drain.spawn("expiry", expiry::run(store.clone(), latch, service.drain.clone()));
+    reports(service, context, publisher, &store).await?;
     let runner = Arc::new(Runner {
         registry: handlers::all(service, &store),
         rows: Rows { store, latch: service.readiness.latch("tasks"), drain: service.drain.clone() },
@@ -58,22 +61,23 @@ pub(crate) async fn start(
     Ok(())
 }
 
-/// Tells readiness whether the database is there.
-fn watch(service: &Service, store: Store) {
-    let (drain, latch) = (service.drain.clone(), service.readiness.latch("postgresql, tasks"));
-    let watching = async move {
-        loop {
-            match store.check().await {
-                Ok(()) => latch.ready(),
-                Err(error) => latch.not_ready(chain(&error)),
-            }
-            tokio::time::sleep(CHECK_EVERY).await;
-        }
+/// Begins to take what gateways and agents say of commands.
+async fn reports(
+    service: &Service,
+    context: &Context,
+    publisher: &Publisher<oneshot::Sender<Outcome>>,
+    store: &Store,
+) -> Result<(), WorkerError> {
+    let (drain, latch) = (service.drain.clone(), service.readiness.latch("reports"));
+    latch.ready();
+    let reports = Reports {
+        rows: Rows { store: store.clone(), latch, drain },
+        publisher: publisher.clone(),
+        books: Books::open(&service.metrics),
     };
-    service.drain.spawn("database watch", async move {
-        tokio::select! {
-            () = watching => {}
-            () = drain.requested() => {}
-        }
-    });
+    let (queue, prefetch) = (topology::REPORTS.to_owned(), reports::PREFETCH);
+    let options = ConsumerOptions { role: "reports", queue, prefetch };
+    let deliveries = Consumer::start(context, options).await?;
+    service.drain.spawn("reports", reports.run(deliveries));
+    Ok(())
 }

@@ -12,6 +12,7 @@ use platziverse_protocol::dead::Reason;
 use platziverse_protocol::task::{Task, TaskKind};
 use platziverse_protocol::time::Timestamp;
 use platziverse_service::{Drain, chain, clock};
+use platziverse_store::commands::Command;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
@@ -103,12 +104,18 @@ impl Runner {
     async fn handle(&self, work: Work<'_>, id: Uuid, task: &Task) -> Result<TaskFate, Abandoned> {
         let number = work.delivery.attempts().saturating_add(1);
         let received = clock::now();
+        let attempt = Attempt { id, task, number, received, expires_at: None };
         if task.kind == TaskKind::Event {
-            return self.try_once(work, id, task, number, received).await;
+            return self.try_once(work, attempt).await;
         }
         match self.rows.begin(id, task, received, number).await? {
             Ok(command) if command.state.is_ended() => Ok(TaskFate::Duplicate),
-            Ok(_) => self.try_once(work, id, task, number, received).await,
+            Ok(command) if command.expires_at.is_some_and(|expires_at| expires_at <= received) => {
+                self.rows.timed_out(id).await.map(|()| TaskFate::Expired)
+            }
+            Ok(Command { expires_at, .. }) => {
+                self.try_once(work, Attempt { expires_at, ..attempt }).await
+            }
             Err(refused) => {
                 let error = chain(&refused);
                 self.bury(work, Some(id), Reason::DatabaseRefused, &error).await
@@ -116,14 +123,8 @@ impl Runner {
         }
     }
 
-    async fn try_once(
-        &self,
-        work: Work<'_>,
-        id: Uuid,
-        task: &Task,
-        number: u32,
-        received: Timestamp,
-    ) -> Result<TaskFate, Abandoned> {
+    async fn try_once(&self, work: Work<'_>, attempt: Attempt<'_>) -> Result<TaskFate, Abandoned> {
+        let Attempt { id, task, number, received, expires_at } = attempt;
         let Some(handler) = self.registry.find(task) else {
             let (name, known) = (&task.name, self.registry.commands());
             let error = format!("no handler handles the command {name:?}; there are {known}");
@@ -134,6 +135,7 @@ impl Runner {
             attempt: number,
             is_last: number >= self.settings.max_attempts,
             received,
+            expires_at,
             deadline: Instant::now(),
             store: self.rows.store.clone(),
             publisher: self.publisher.clone(),
@@ -179,6 +181,7 @@ impl Runner {
             match done {
                 Done::Now => self.rows.succeeded(id, None).await?,
                 Done::With(result) => self.rows.succeeded(id, Some(&result)).await?,
+                Done::Later => {}
             }
         }
         Ok(TaskFate::Done)
@@ -245,6 +248,17 @@ impl Runner {
     async fn publish(&self, lane: Lane, id: Uuid, body: Bytes) -> Result<(), Abandoned> {
         self.publisher.publish_all(vec![(lane, id, body)]).await.map_err(|_| Abandoned)
     }
+}
+
+/// One attempt at a task.
+#[derive(Clone, Copy)]
+struct Attempt<'a> {
+    id: Uuid,
+    task: &'a Task,
+    /// From 1.
+    number: u32,
+    received: Timestamp,
+    expires_at: Option<Timestamp>,
 }
 
 /// A delivery, and the queue that it came from.

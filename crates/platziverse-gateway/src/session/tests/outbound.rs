@@ -120,3 +120,28 @@ fn answers_to_qos_2_are_unexpected() {
     assert_eq!(v3.packet(Packet::Pubcomp(id(7), Reason::SUCCESS)), "");
     assert_eq!(v5.packet(Packet::Pubcomp(id(7), Reason::SUCCESS)), "");
 }
+
+/// A command for the client itself, as its agent.
+fn commanded(world: &mut World, granted: QoS) -> String {
+    let (agent, id) = ("yyy".into(), uuid::Uuid::nil());
+    let command = Some(Box::new(Commanded { agent, id }));
+    let delivery = Delivery { command, ..delivery(message(1), granted) };
+    world.act(|session, now, out| session.deliver(delivery, now, out))
+}
+
+#[test]
+fn an_agent_has_a_command_once_it_acknowledges_it() {
+    for mut world in World::each() {
+        let has = format!("yyy has {}", uuid::Uuid::nil());
+        assert_eq!(commanded(&mut world, QoS::AtLeastOnce), "PUBLISH@1 1");
+        assert_eq!(world.deliver(message(1), QoS::AtLeastOnce), "PUBLISH@1 2");
+        assert_eq!(world.packet(puback(2)), "");
+        assert_eq!(world.packet(puback(1)), has);
+        assert_eq!(world.packet(puback(1)), "", "told once");
+        // At QoS 0 nobody knows.
+        assert_eq!(commanded(&mut world, QoS::AtMostOnce), "PUBLISH@0");
+        assert_eq!(commanded(&mut world, QoS::AtLeastOnce), "PUBLISH@1 3");
+        let refusal = Packet::Puback(id(3), Reason::QUOTA_EXCEEDED);
+        assert_eq!(world.packet(refusal), "", "it does not have it");
+    }
+}
