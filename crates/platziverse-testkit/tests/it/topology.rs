@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 /// A gateway publishes what is stored, what is only delivered, dead letters and signals, listens,
 /// and hears heartbeats; a worker has two writers, consumes two queues of tasks, publishes dead
 /// letters, sweeps, and hears heartbeats.
-const CONNECTIONS: [(&str, usize); 2] = [("platziverse-gateway@", 6), ("platziverse-worker@", 7)];
+const CONNECTIONS: [(&str, usize); 2] = [("platziverse-gateway@", 6), ("platziverse-worker@", 8)];
 
 fn texts<'a>(list: &'a [Value], field: &str) -> Vec<&'a str> {
     let mut texts: Vec<_> = list.iter().filter_map(|one| one[field].as_str()).collect();
