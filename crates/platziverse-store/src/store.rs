@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use platziverse_config::DatabaseConfig;
-use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 use tokio_postgres::{Client, Error};
 
@@ -99,14 +99,16 @@ impl Store {
 }
 
 impl Pool {
-    /// The right to use a connection. The semaphore is never closed.
-    async fn permit(
-        &self,
-        what: &'static str,
-    ) -> Result<Result<SemaphorePermit<'_>, AcquireError>, StoreError> {
+    /// The right to use a connection.
+    async fn permit(&self, what: &'static str) -> Result<SemaphorePermit<'_>, StoreError> {
         let after = self.config.statement_timeout + DEADLINE_MARGIN;
-        let late = |_| StoreError::Timeout { what, address: address(&self.config), after };
-        timeout(after, self.permits.acquire()).await.map_err(late)
+        match timeout(after, self.permits.acquire()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            // The semaphore is never closed: it is late.
+            Ok(Err(_)) | Err(_) => {
+                Err(StoreError::Timeout { what, address: address(&self.config), after })
+            }
+        }
     }
 
     /// Taken out, so that a future dropped half-way leaves no connection in doubt behind.
