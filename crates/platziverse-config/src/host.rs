@@ -51,11 +51,6 @@ impl HostPattern {
             Hosts::Address(address) => unbracketed(host).parse() == Ok(*address),
         }
     }
-
-    /// As it was written.
-    pub fn as_str(&self) -> &str {
-        &self.text
-    }
 }
 
 fn unbracketed(host: &str) -> &str {

@@ -60,7 +60,7 @@ mod spans;
 mod uri;
 mod values;
 
-pub use host::{HostPattern, HostPatternError};
+pub use host::HostPattern;
 pub use layers::Layers;
 pub use origin::{Origin, Origins};
 pub use problem::{ConfigErrors, Fault, Problem};

@@ -13,7 +13,7 @@ pub(crate) use declare::declare;
 pub(crate) use keys::unsharded_key;
 pub use keys::{STORED_TOPICS, live_binding_keys, shard_of, sharded_key};
 pub(crate) use tasks::retry_name;
-pub use tasks::{COMMANDS, EVENTS, REPORTS, RETRY, TASKS};
+pub use tasks::{COMMANDS, EVENTS, REPORTS, TASKS};
 
 /// All agent traffic.
 pub const TELEMETRY: &str = "platziverse.telemetry";

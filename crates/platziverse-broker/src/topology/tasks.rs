@@ -20,7 +20,7 @@ pub const COMMANDS: &str = "platziverse.commands";
 pub const REPORTS: &str = "platziverse.reports";
 /// The start of the names of the exchanges and queues in which tasks wait before they are tried
 /// again.
-pub const RETRY: &str = "platziverse.retry";
+pub(super) const RETRY: &str = "platziverse.retry";
 
 impl Topology {
     /// The path of events and commands to their workers, with the delays before they are tried again

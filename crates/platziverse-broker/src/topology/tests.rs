@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 
 use std::time::Duration;
 
+use super::tasks::RETRY;
 use super::*;
 use platziverse_config::TasksConfig;
 use platziverse_protocol::command::{DELIVERED, LISTENING, response_topic};

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use platziverse_config::{
-    Anonymous, HostPattern, Layers, LogFormat, Origin, Role, Secret, Settings, TasksConfig,
+    Anonymous, Layers, LogFormat, Origin, Role, Secret, Settings, TasksConfig,
 };
 
 use crate::Dir;
@@ -149,7 +149,7 @@ fn text_of_the_environment_is_taken_by_the_kind_of_the_setting() {
     assert_eq!(settings.tasks.queues, ["one", "two"]);
     assert_eq!(settings.tasks.omit, ["a,b"]);
     assert_eq!(settings.tasks.retry_delays, [500, 90_000].map(Duration::from_millis));
-    let allowed: Vec<&str> = settings.tasks.http_allow.iter().map(HostPattern::as_str).collect();
+    let allowed: Vec<String> = settings.tasks.http_allow.iter().map(ToString::to_string).collect();
     assert_eq!(allowed, ["*.example.com", "[::1]:80"]);
     assert!(settings.tasks.http_allow_private);
     assert_eq!(settings.worker.roles, [Role::Tasks]);
