@@ -1,7 +1,5 @@
 //! Events, each stored once.
 
-use std::collections::HashSet;
-
 use chrono::{DateTime, Utc};
 use platziverse_protocol::time::Timestamp;
 use tokio_postgres::types::Type;
@@ -27,31 +25,28 @@ pub struct StoredEvent<'a> {
     pub received_at: Timestamp,
 }
 
-/// Waits for whoever is storing the same event, and answers the ids that were not there.
+/// Waits for whoever is storing the same event.
 pub(crate) const INSERT: &str = "\
 INSERT INTO events (id, name, source, payload, occurred_at, received_at)
 SELECT e.id, e.name, e.source, e.payload::jsonb, e.occurred_at, e.received_at
 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[])
   AS e(id, name, source, payload, occurred_at, received_at)
-ON CONFLICT (id) DO NOTHING
-RETURNING id";
+ON CONFLICT (id) DO NOTHING";
 
-/// Stores the events whose ids are not there yet, all of them or none, and answers for each, in
-/// their order, whether it is stored by this call; the others are duplicates. Of two with one id
-/// the first counts.
+/// Stores the events whose ids are not there yet, all of them or none; the others are duplicates. Of
+/// two with one id the first counts.
 ///
 /// An error that is not [transient](StoreError::is_transient) means that PostgreSQL refuses at
 /// least one of them, as it does a number beyond what `jsonb` holds. All payloads together should
 /// stay far below 1 GiB, the most that it takes at once. Takes at most the connect timeout, twice
 /// the statement timeout and 10 s.
-pub async fn insert(store: &Store, events: &[StoredEvent<'_>]) -> Result<Vec<bool>, StoreError> {
-    let mut is_new = vec![false; events.len()];
+pub async fn insert(store: &Store, events: &[StoredEvent<'_>]) -> Result<(), StoreError> {
     if events.is_empty() {
-        return Ok(is_new);
+        return Ok(());
     }
     let columns = Columns::of(events);
-    let new = store.run("storing events", async |client| {
-        let Columns { ids, names, sources, payloads, occurred, received, .. } = &columns;
+    let stored = store.run("storing events", async |client| {
+        let Columns { ids, names, sources, payloads, occurred, received } = &columns;
         let parameters = [
             (ids as _, Type::UUID_ARRAY),
             (names as _, Type::TEXT_ARRAY),
@@ -60,21 +55,14 @@ pub async fn insert(store: &Store, events: &[StoredEvent<'_>]) -> Result<Vec<boo
             (occurred as _, Type::TIMESTAMPTZ_ARRAY),
             (received as _, Type::TIMESTAMPTZ_ARRAY),
         ];
-        let rows = client.query_typed(INSERT, &parameters).await?;
-        rows.iter().map(|row| row.try_get(0)).collect::<Result<HashSet<Uuid>, _>>()
+        client.execute_typed(INSERT, &parameters).await.map(drop)
     });
-    let new = new.await?;
-    for (id, place) in columns.ids.iter().zip(&columns.places) {
-        is_new[*place] = new.contains(id);
-    }
-    Ok(is_new)
+    stored.await
 }
 
 /// Events as arrays, one for each parameter of [`INSERT`].
 #[derive(Default)]
 struct Columns<'a> {
-    /// Where each was among the events.
-    places: Vec<usize>,
     ids: Vec<Uuid>,
     names: Vec<&'a str>,
     sources: Vec<Option<&'a str>>,
@@ -86,12 +74,11 @@ struct Columns<'a> {
 impl<'a> Columns<'a> {
     /// Ordered by id, each id once: whoever inserts in one order never deadlocks.
     fn of(events: &[StoredEvent<'a>]) -> Self {
-        let mut ordered: Vec<_> = events.iter().enumerate().collect();
-        ordered.sort_by_key(|(_, event)| event.id);
-        ordered.dedup_by_key(|(_, event)| event.id);
+        let mut ordered: Vec<_> = events.iter().collect();
+        ordered.sort_by_key(|event| event.id);
+        ordered.dedup_by_key(|event| event.id);
         let mut columns = Self::default();
-        for (place, event) in ordered {
-            columns.places.push(place);
+        for event in ordered {
             columns.ids.push(event.id);
             columns.names.push(event.name);
             columns.sources.push(event.source);

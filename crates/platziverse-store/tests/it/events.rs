@@ -23,13 +23,13 @@ fn event(id: u128, payload: &str) -> StoredEvent<'_> {
 async fn rows_read_as_they_were_sent() {
     with_database(async |config| {
         let store = Store::connect(&config, "test").await.unwrap();
-        assert_eq!(insert(&store, &[]).await.unwrap(), [false; 0]);
+        insert(&store, &[]).await.unwrap();
         let payload = r#"{"b": 1.50, "a": ["größer", "\"\\", null]}"#;
         let events = [
             StoredEvent { source: Some("a\"{,}b"), ..event(2, payload) },
             StoredEvent { name: "NULL", ..event(1, "null") },
         ];
-        assert_eq!(insert(&store, &events).await.unwrap(), [true, true]);
+        insert(&store, &events).await.unwrap();
         let rows = "SELECT array_agg(format('%s|%s|%s|%s|%s|%s', right(id::text, 1), name, source, \
             payload, occurred_at AT TIME ZONE 'UTC', received_at - occurred_at) ORDER BY id) \
             FROM events";
@@ -50,10 +50,9 @@ async fn an_event_is_stored_once() {
     with_database(async |config| {
         let store = Store::connect(&config, "test").await.unwrap();
         let first = [event(3, "1"), event(1, "2"), event(3, "3"), event(2, "4"), event(3, "5")];
-        assert_eq!(insert(&store, &first).await.unwrap(), [true, true, false, true, false]);
-        assert_eq!(insert(&store, &first).await.unwrap(), [false; 5]);
-        let mixed = [event(2, "6"), event(4, "7")];
-        assert_eq!(insert(&store, &mixed).await.unwrap(), [false, true]);
+        insert(&store, &first).await.unwrap();
+        insert(&store, &first).await.unwrap();
+        insert(&store, &[event(2, "6"), event(4, "7")]).await.unwrap();
         let payloads = "SELECT array_agg(payload::text ORDER BY id) FROM events";
         assert_eq!(one::<Vec<String>>(&config, payloads).await, ["2", "4", "1", "7"]);
     })
@@ -72,7 +71,8 @@ async fn what_jsonb_cannot_hold_is_data_trouble() {
         assert_eq!(one::<i64>(&config, COUNT).await, 0);
         let nul = StoredEvent { name: "a\0b", ..event(2, "1") };
         assert!(!insert(&store, &[nul]).await.unwrap_err().is_transient());
-        assert_eq!(insert(&store, &[event(1, "1")]).await.unwrap(), [true]);
+        insert(&store, &[event(1, "1")]).await.unwrap();
+        assert_eq!(one::<i64>(&config, COUNT).await, 1);
 
         client(&config).await.batch_execute("ALTER TABLE events RENAME TO e").await.unwrap();
         let error = insert(&store, &[event(2, "1")]).await.unwrap_err();
@@ -92,11 +92,9 @@ async fn many_workers_store_each_event_once_and_never_deadlock() {
             let storing = async |offset: u128| {
                 let ids = (0..EVENTS).map(|place| round * EVENTS + (place + offset) % EVENTS);
                 let batch: Vec<_> = ids.map(|id| event(id, "{}")).collect();
-                let new = insert(&store, &batch).await.unwrap();
-                new.into_iter().filter(|new| *new).count()
+                insert(&store, &batch).await.unwrap();
             };
-            let new = join_all([0, 1_000, 2_000, 3_000].map(storing)).await;
-            assert_eq!(new.iter().sum::<usize>(), 4_000, "{new:?}");
+            join_all([0, 1_000, 2_000, 3_000].map(storing)).await;
         }
         assert_eq!(one::<i64>(&config, COUNT).await, 20_000);
     })

@@ -99,7 +99,7 @@ async fn results(store: &Store, batch: &[Waiting]) -> Vec<Result<(), Failure>> {
             parts.halve(&range);
             continue;
         }
-        let inserted = events::insert(store, part).await.map(|_| ());
+        let inserted = events::insert(store, part).await;
         if range.len() > 1 && is_better_halved(&inserted) {
             parts.halve(&range);
         } else {
