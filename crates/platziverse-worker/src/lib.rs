@@ -43,7 +43,7 @@ pub async fn run(service: Service) -> Result<(), WorkerError> {
     announce(&service);
     let context = Context::new(&service, topology(&settings));
     let options = PublisherOptions {
-        role: "dead letters",
+        role: "publish",
         batch_records: 1,
         batch_bytes: settings.gateway.batch_bytes,
         window: settings.gateway.publish_window,
