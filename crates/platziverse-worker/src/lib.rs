@@ -41,6 +41,7 @@ pub async fn run(service: Service) -> Result<(), WorkerError> {
     // Asked once: a database that is missing or behind stops the start. Later it is waited for.
     Store::connect(&settings.database, &service.connection_name()).await?.check_schema().await?;
     announce(&service);
+    warn_of_short_drain(&settings);
     let context = Context::new(&service, topology(&settings));
     let options = PublisherOptions {
         role: "publish",
@@ -87,6 +88,18 @@ fn announce(service: &Service) {
     ];
     if !service.show_banner(&facts) {
         tracing::info!(roles, broker, queues, prefetch, database, "what this worker does");
+    }
+}
+
+/// Says if the end of the process may cut a task short.
+fn warn_of_short_drain(settings: &Settings) {
+    let (drain, handler) = (settings.ops.drain_timeout, settings.tasks.handler_timeout);
+    if settings.worker.has(Role::Tasks) && drain < handler {
+        tracing::warn!(
+            "ops.drain_timeout ({drain:?}) is shorter than tasks.handler_timeout ({handler:?}): \
+             a task that goes on for longer than {drain:?} after this worker is asked to end is cut \
+             short, and done again"
+        );
     }
 }
 

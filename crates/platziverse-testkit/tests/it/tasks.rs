@@ -367,6 +367,28 @@ async fn a_slow_task_holds_up_no_other_and_is_finished_before_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_outlasts_the_end_is_done_again() {
+    let world = World::start().await;
+    let short = [&LOCAL[..], &[("PLATZIVERSE_OPS__DRAIN_TIMEOUT", "1s")]].concat();
+    let mut first = worker(&world, &short).await;
+    assert!(first.log().contains("ops.drain_timeout (1s) is shorter than tasks.handler_timeout"));
+    let service = Answering::start(([127, 0, 0, 1], 0).into()).await;
+    let id = Uuid::now_v7();
+    send(&world, COMMANDS, &request(id, service.address)).await;
+    service.is_asked().await;
+    assert_eq!(first.terminate().await.code(), Some(2));
+
+    let long = [&LOCAL[..], &[("PLATZIVERSE_OPS__DRAIN_TIMEOUT", "35s")]].concat();
+    let second = worker(&world, &long).await;
+    assert!(!second.log().contains("ops.drain_timeout"), "{}", second.log());
+    service.gate.add_permits(9);
+    let state = format!("SELECT state FROM commands WHERE id = '{id}'");
+    world.database().becomes(&state, "succeeded").await;
+    assert_eq!(command(&world, id).await[1].as_deref(), Some("1"), "no failed attempt");
+    assert_eq!(service.keys(), [id.to_string(), id.to_string()]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tasks_are_sent_by_hand() {
     let world = World::start().await;
     let worker = worker(&world, &[]).await;
