@@ -23,6 +23,7 @@ use platziverse_store::{Store, StoreError};
 use tokio::sync::oneshot;
 
 use crate::books::WorkerMetrics;
+use crate::tasks::registry::Registry;
 
 /// Why the worker cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +38,15 @@ pub enum WorkerError {
 
 /// Runs a worker in the roles of `worker.roles` until it is asked to end.
 pub async fn run(service: Service) -> Result<(), WorkerError> {
+    run_with(service, |handlers| handlers).await
+}
+
+/// The same with more handlers: `add` is given those that are built in, and is called in the role
+/// `tasks` only. `examples/own_handlers.rs` is a whole program.
+pub async fn run_with(
+    service: Service,
+    add: impl FnOnce(Registry) -> Registry,
+) -> Result<(), WorkerError> {
     let settings = service.settings.clone();
     // Asked once: a database that is missing or behind stops the start. Later it is waited for.
     Store::connect(&settings.database, &service.connection_name()).await?.check_schema().await?;
@@ -55,7 +65,7 @@ pub async fn run(service: Service) -> Result<(), WorkerError> {
         ingest(&service, &context, &publisher).await?;
     }
     if settings.worker.has(Role::Tasks) && !service.drain.is_requested() {
-        tasks::start(&service, &context, &publisher).await?;
+        tasks::start(&service, &context, &publisher, add).await?;
     }
     drop(publisher);
     service.ready();

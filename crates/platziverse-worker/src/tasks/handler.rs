@@ -6,8 +6,9 @@ use platziverse_broker::{Outcome, Publisher};
 use platziverse_protocol::task::Task;
 use platziverse_protocol::time::Timestamp;
 use platziverse_store::{Store, StoreError};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -42,6 +43,14 @@ pub enum Done {
     /// As far as this handler goes. The row of a command stays open until somebody says how it ended,
     /// or it expires.
     Later,
+}
+
+impl Done {
+    /// Wholly, with a result that is kept as JSON.
+    pub fn with(result: &impl Serialize) -> Result<Self, Failure> {
+        let json = to_raw_value(result);
+        json.map(Self::With).map_err(|error| Failure::Reject(format!("no result as JSON: {error}")))
+    }
 }
 
 /// What a handler may use.

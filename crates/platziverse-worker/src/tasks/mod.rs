@@ -22,6 +22,7 @@ use platziverse_store::Store;
 use tokio::sync::{Semaphore, oneshot};
 
 use self::books::TaskMetrics;
+use self::registry::Registry;
 use self::reports::Reports;
 use self::rows::Rows;
 use self::runner::Runner;
@@ -33,6 +34,7 @@ pub(crate) async fn start(
     service: &Service,
     context: &Context,
     publisher: &Publisher<oneshot::Sender<Outcome>>,
+    add: impl FnOnce(Registry) -> Registry,
 ) -> Result<(), WorkerError> {
     let settings = service.settings.tasks.clone();
     let store = Store::connect(&service.settings.database, &service.connection_name()).await?;
@@ -40,7 +42,7 @@ pub(crate) async fn start(
     service.drain.spawn("expiry", expiry::run(store.clone(), latch, service.drain.clone()));
     reports(service, context, publisher, &store).await?;
     let runner = Arc::new(Runner {
-        registry: handlers::all(service, &store),
+        registry: add(handlers::all(service, &store)),
         rows: Rows { store, latch: service.readiness.latch("tasks"), drain: service.drain.clone() },
         publisher: publisher.clone(),
         metrics: TaskMetrics::new(&service.metrics),

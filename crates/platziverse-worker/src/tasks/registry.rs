@@ -15,7 +15,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// With a handler of the events, or of the commands, of its name.
+    /// With a handler of the events, or of the commands, of its name, instead of one that they had.
     #[must_use]
     pub fn with<H: Handler>(mut self, kind: TaskKind, handler: H) -> Self {
         let handlers = match kind {
@@ -26,7 +26,7 @@ impl Registry {
         self
     }
 
-    /// With a handler of all events that have none of their own.
+    /// With a handler of all events that have none of their own, instead of the one that they had.
     #[must_use]
     pub fn with_any_event(mut self, handler: impl Handler) -> Self {
         self.any_event = Some(Box::new(handler));
