@@ -27,12 +27,13 @@ pub(crate) fn optional(name: &str) -> Option<PathBuf> {
     std::env::var(name).ok().filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
-/// A program of this workspace: in `TEST_PROGRAMS`, else beside the running test or program.
+/// A program of this workspace, or `examples/…`: in `TEST_PROGRAMS`, else beside the running test or program.
 pub(crate) fn program(name: &str) -> PathBuf {
     let program = optional("TEST_PROGRAMS").unwrap_or_else(beside_the_test).join(name);
     assert!(
         program.exists(),
-        "{} is missing: build it first with `cargo build --workspace --bins`, or run scripts/test",
+        "{} is missing: build it first with `cargo build --workspace --bins` (or `--examples`), or run \
+         scripts/test",
         program.display()
     );
     program

@@ -14,6 +14,8 @@ use crate::{PATIENCE, environment, free_port, name, url};
 
 static SWEPT: OnceCell<()> = OnceCell::const_new();
 
+const WORKER: &str = "platziverse-worker";
+
 /// Private servers are heavy: one world of that kind at a time.
 static PRIVATE: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(1)));
 
@@ -197,22 +199,34 @@ impl World {
 
     /// The same, or why it does not become ready.
     pub async fn try_worker_with(&self, settings: &[(&str, &str)]) -> Result<Process, String> {
-        ready(self.try_spawn_worker(settings)?).await
+        ready(self.try_spawn_worker(WORKER, settings)?).await
+    }
+
+    /// Starts a worker that is another program, `examples/…`, with more settings, and waits until it
+    /// is ready.
+    pub async fn worker_of(&self, program: &'static str, settings: &[(&str, &str)]) -> Process {
+        let spawned = self.try_spawn_worker(program, settings);
+        let spawned = spawned.unwrap_or_else(|error| panic!("{error}"));
+        ready(spawned).await.unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// Starts a worker.
     pub fn spawn_worker(&self, settings: &[(&str, &str)]) -> Process {
-        self.try_spawn_worker(settings).unwrap_or_else(|error| panic!("{error}"))
+        self.try_spawn_worker(WORKER, settings).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    fn try_spawn_worker(&self, settings: &[(&str, &str)]) -> Result<Process, String> {
+    fn try_spawn_worker(
+        &self,
+        program: &'static str,
+        settings: &[(&str, &str)],
+    ) -> Result<Process, String> {
         let ops = free_port();
         let own = [
             ("PLATZIVERSE_AMQP__URL", self.amqp_url.clone()),
             ("PLATZIVERSE_DATABASE__URL", self.database.url().to_owned()),
             ("PLATZIVERSE_OPS__LISTEN", ops.to_string()),
         ];
-        let start = self.prepare("platziverse-worker", &[], &own, settings);
+        let start = self.prepare(program, &[], &own, settings);
         Process::spawn(start, &self.label("worker"), ops, None)
     }
 

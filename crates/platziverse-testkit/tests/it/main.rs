@@ -11,6 +11,7 @@ mod crowd;
 mod faults;
 mod limits;
 mod mutations;
+mod own_handlers;
 mod pipeline;
 mod presence;
 mod proxy;
