@@ -97,7 +97,16 @@ fn announce(service: &Service) {
         ("database", database.clone()),
     ];
     if !service.show_banner(&facts) {
-        tracing::info!(roles, broker, queues, prefetch, database, "what this worker does");
+        tracing::info!(
+            service = service.name,
+            version = env!("CARGO_PKG_VERSION"),
+            roles,
+            broker,
+            queues,
+            prefetch,
+            database,
+            "what this worker does"
+        );
     }
 }
 
