@@ -33,6 +33,7 @@ mod samples;
 mod servers;
 mod start;
 mod table;
+mod terminal;
 mod url;
 mod world;
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::terminal::Terminal;
 use crate::{PATIENCE, environment};
 
 /// How a program that ended by itself did so.
@@ -69,6 +70,27 @@ impl Start {
         ended.unwrap_or_else(|| {
             panic!("{name} did not end by itself within {PATIENCE:?}:\n{}", take(&stderr))
         })
+    }
+
+    /// The same at a terminal, where somebody types `typed`: how it ended, and what was shown.
+    pub(crate) async fn run_at_terminal(self, typed: &str) -> (ExitStatus, String) {
+        let name = self.program;
+        let mut terminal = Terminal::open().expect("a terminal can be opened");
+        let side = || terminal.stdio().expect("a terminal can be shared");
+        let mut command = self.command();
+        command.stdin(side()).stdout(side()).stderr(side());
+        terminal.type_in(typed).expect("a terminal can be typed at");
+        let spawned = command.spawn();
+        let child = spawned.unwrap_or_else(|error| panic!("{name} cannot be run: {error}"));
+        // It holds the terminal, too.
+        drop(command);
+        let shown = tokio::task::spawn_blocking(|| terminal.shown());
+        let status = end_of(child).await;
+        let shown = shown.await.expect("what is shown can be read");
+        match status {
+            Some(status) => (status, shown),
+            None => panic!("{name} did not end by itself within {PATIENCE:?}:\n{shown}"),
+        }
     }
 
     /// Starts the program, without waiting for it; what it writes is appended to `log`.

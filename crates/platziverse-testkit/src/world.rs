@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 
@@ -242,13 +243,34 @@ impl World {
         arguments: &[&str],
         settings: &[(&str, &str)],
     ) -> Ended {
+        self.prepare_any(program, arguments, settings).run().await
+    }
+
+    /// The same at a terminal, where somebody types `typed`: how it ended, and what was shown.
+    pub async fn run_at_terminal(
+        &self,
+        program: &'static str,
+        arguments: &[&str],
+        settings: &[(&str, &str)],
+        typed: &str,
+    ) -> (ExitStatus, String) {
+        self.prepare_any(program, arguments, settings).run_at_terminal(typed).await
+    }
+
+    /// A program that may be any of them.
+    fn prepare_any(
+        &self,
+        program: &'static str,
+        arguments: &[&str],
+        settings: &[(&str, &str)],
+    ) -> Start {
         let own = [
             ("PLATZIVERSE_AMQP__URL", self.amqp_url.clone()),
             ("PLATZIVERSE_DATABASE__URL", self.database.url().to_owned()),
             ("PLATZIVERSE_GATEWAY__LISTEN", free_port().to_string()),
             ("PLATZIVERSE_OPS__LISTEN", free_port().to_string()),
         ];
-        self.prepare(program, arguments, &own, settings).run().await
+        self.prepare(program, arguments, &own, settings)
     }
 
     /// Connects a client with an id of its own; fails the test if it is refused.

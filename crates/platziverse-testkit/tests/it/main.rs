@@ -19,6 +19,7 @@ mod replicas;
 mod room;
 mod startup;
 mod tasks;
+mod terminal;
 mod tidy;
 mod topology;
 mod worlds;
