@@ -5,6 +5,8 @@
 //! with TCP proxies between them, agents that report ([`fleet`]) and listeners ([`ear`]). A fault
 //! ([`faults`]) begins, holds and ends; then everything must settle, every agent's presence must be
 //! true ([`presence`]), and every message must be where its client was told it is ([`reconcile`]).
+//! Some rounds have another load: events and commands ([`tasks`]) that an application publishes
+//! ([`sender`]).
 
 pub mod args;
 pub mod ballast;
@@ -21,8 +23,10 @@ pub mod reconcile;
 pub mod report;
 pub mod round;
 pub mod schedule;
+pub mod sender;
 pub mod service;
 pub mod stage;
+pub mod tasks;
 pub mod theatre;
 pub mod user;
 pub mod watch;

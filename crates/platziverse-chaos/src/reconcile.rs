@@ -69,6 +69,8 @@ pub struct Tally {
     pub duplicated: u64,
     /// What should not have happened, each in words.
     pub unexpected: Vec<String>,
+    /// What may happen and is worth knowing, each in words.
+    pub notes: Vec<String>,
 }
 
 /// At most so many words about one kind of trouble.
@@ -110,15 +112,31 @@ pub fn reconcile(ledgers: &[Ledger], kept: &Kept) -> Tally {
     tally
 }
 
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.attempted += other.attempted;
+        self.acknowledged += other.acknowledged;
+        self.stored += other.stored;
+        self.dead += other.dead;
+        self.lost += other.lost;
+        self.duplicated += other.duplicated;
+        self.examples.extend(other.examples);
+        self.unexpected.extend(other.unexpected);
+        self.notes.extend(other.notes);
+    }
+}
+
 fn words(what: &str, mut keys: Vec<&MessageKey>) -> Vec<String> {
     keys.sort();
-    let count = keys.len();
-    let name = |(agent, number): &&MessageKey| format!("{what}: {agent} message {number}");
-    let mut words: Vec<_> = keys.iter().take(EXAMPLES).map(name).collect();
-    if count > EXAMPLES {
-        words.push(format!("{what}: {} more", count - EXAMPLES));
-    }
-    words
+    let name = |(agent, number): &MessageKey| format!("{agent} message {number}");
+    some(what, keys.into_iter().map(name).collect())
+}
+
+/// Some of what there is of one kind of trouble, and how many more there are.
+pub fn some(what: &str, all: Vec<String>) -> Vec<String> {
+    let more = all.len().saturating_sub(EXAMPLES);
+    let words = all.into_iter().take(EXAMPLES).map(|one| format!("{what}: {one}"));
+    words.chain((more > 0).then(|| format!("{what}: {more} more"))).collect()
 }
 
 #[cfg(test)]

@@ -28,6 +28,9 @@ pub fn table(rounds: &[RoundReport]) -> String {
         if let Some(why) = &round.skipped {
             text.push_str(&format!("  - not played: {why}\n"));
         }
+        for words in &round.tally.notes {
+            text.push_str(&format!("  - {words}\n"));
+        }
         for words in round.tally.examples.iter().chain(&round.tally.unexpected) {
             text.push_str(&format!("  ! {words}\n"));
         }

@@ -33,8 +33,8 @@ pub struct RoundReport {
     /// What became of the messages.
     #[serde(flatten)]
     pub tally: Tally,
-    /// Seconds from the end of the fault until every service was ready and every agent was
-    /// acknowledged something new.
+    /// Seconds from the end of the fault until every service was ready, every agent was acknowledged
+    /// something new, and new tasks were done.
     pub recovered_after: Option<f64>,
     /// The most memory of each service.
     pub peak_memory: Peak,
@@ -106,8 +106,11 @@ async fn act(stage: &mut Stage, faults: &[Fault], report: &mut RoundReport) -> R
     stage.acknowledges().await?;
     report.recovered_after = Some(healed.elapsed().as_secs_f64());
     stage.pass(CALM).await;
-    stage.fleet.order(Order::Settle);
+    stage.order(Order::Settle);
     stage.settle(SETTLE).await?;
+    if stage.fleet.agents.is_empty() {
+        return Ok(());
+    }
     roll_call(stage).await?;
     stage.settle(SETTLE).await
 }
@@ -194,6 +197,12 @@ async fn close(mut stage: Stage, report: &mut RoundReport) {
     match kept::read(&stage.world, &stage.dead_expected).await {
         Ok(kept) => report.tally = reconcile(&ledgers, &kept),
         Err(why) => stage.unexpected.push(format!("what is kept cannot be read: {why}")),
+    }
+    if let Some(tasks) = &mut stage.tasks {
+        match tasks.close(&stage.world, stage.letters_may_repeat).await {
+            Ok(tally) => report.tally += tally,
+            Err(why) => stage.unexpected.push(format!("tasks cannot be counted: {why}")),
+        }
     }
     report.peak_memory = stage.watch.peak;
     report.books_read = stage.watch.readings;

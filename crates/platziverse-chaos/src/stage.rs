@@ -1,9 +1,11 @@
-//! Everything that runs in one round: services, the proxies between them, agents, listeners.
+//! Everything that runs in one round: services, the proxies between them, agents, listeners, and
+//! who publishes tasks.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::{try_join, try_join_all};
 use platziverse_testkit::{Held, Proxy, Servers, Toxic, World};
 use tokio::time::{Instant, sleep};
 
@@ -13,6 +15,7 @@ use crate::ear::Ear;
 use crate::faults::Overload;
 use crate::fleet::{Fleet, Order, Plan};
 use crate::service::Service;
+use crate::tasks::{self, Tasks};
 use crate::watch::Watch;
 
 /// How often what runs is looked at.
@@ -20,8 +23,32 @@ const LOOK: Duration = Duration::from_millis(250);
 /// How long a service may take to be ready when nothing is in its way.
 const READY: Duration = Duration::from_secs(60);
 
+/// What is emptied before a round ends; the queues in which tasks wait for another attempt have more
+/// in their names.
+const QUEUES: [&str; 4] =
+    ["platziverse.ingest", "platziverse.events", "platziverse.commands", "platziverse.retry."];
+
 /// A setting of a service, as its environment has it.
 pub type Setting = (&'static str, String);
+
+/// What the services of a round are busy with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// What agents report.
+    Reports,
+    /// Events and commands.
+    Tasks,
+}
+
+impl Load {
+    /// What services need to know for it.
+    pub fn settings(self) -> Vec<Setting> {
+        match self {
+            Self::Reports => Vec::new(),
+            Self::Tasks => tasks::settings(),
+        }
+    }
+}
 
 /// What a round starts with.
 #[derive(Clone, Debug)]
@@ -30,7 +57,9 @@ pub struct Setup {
     pub gateways: usize,
     /// Workers.
     pub workers: usize,
-    /// The agents.
+    /// What they are busy with.
+    pub load: Load,
+    /// The agents that report.
     pub plan: Plan,
     /// Settings of all services beside their addresses.
     pub settings: Vec<Setting>,
@@ -69,6 +98,11 @@ pub struct Stage {
     pub ballast: Option<Ballast>,
     /// Clients beside the agents.
     pub crowd: Crowd,
+    /// Who publishes events and commands.
+    pub tasks: Option<Tasks>,
+    /// Whether a worker may have come to no end between a dead letter and what it is about: then the
+    /// letter is there again.
+    pub letters_may_repeat: bool,
     /// What was measured when an overload began.
     pub overload: Option<Overload>,
     /// The vhost and the database.
@@ -86,23 +120,33 @@ impl Stage {
         let amqp = world.amqp_address();
         let worker_amqp = Proxy::start(amqp).await;
         let postgres = Proxy::start(world.database().address()).await;
-        let mut workers = Vec::new();
-        for _ in 0..setup.workers {
+        let mut gateway_amqp = Vec::new();
+        for _ in 0..setup.gateways {
+            gateway_amqp.push(Proxy::start(amqp).await);
+        }
+        let worker = async |_| {
             let own = vec![
                 ("PLATZIVERSE_AMQP__URL", world.amqp_url_at(worker_amqp.address())),
                 ("PLATZIVERSE_DATABASE__URL", world.database().url_at(postgres.address())),
             ];
             let process = world.try_worker_with(&together(&own, &setup.settings)).await?;
-            workers.push(Service::of(process, setup.outage));
-        }
-        let (mut gateways, mut gateway_amqp) = (Vec::new(), Vec::new());
-        for _ in 0..setup.gateways {
-            let proxy = Proxy::start(amqp).await;
+            Ok::<_, String>(Service::of(process, setup.outage))
+        };
+        let gateway = async |proxy: &Proxy| {
             let own = vec![("PLATZIVERSE_AMQP__URL", world.amqp_url_at(proxy.address()))];
-            gateway_amqp.push(proxy);
             let process = world.try_gateway_with(&together(&own, &setup.settings)).await?;
-            gateways.push(Service::of(process, setup.outage));
-        }
+            Ok::<_, String>(Service::of(process, setup.outage))
+        };
+        // All at once, as whoever starts a whole system does.
+        let (workers, gateways) = try_join(
+            try_join_all((0..setup.workers).map(worker)),
+            try_join_all(gateway_amqp.iter().map(gateway)),
+        )
+        .await?;
+        let tasks = match setup.load {
+            Load::Tasks => Some(Tasks::start(&world, &setup.settings, setup.plan.rate).await?),
+            Load::Reports => None,
+        };
         let addresses: Vec<SocketAddr> = gateways.iter().map(|one| one.mqtt()).collect();
         let stage = Self {
             unexpected: Vec::new(),
@@ -118,6 +162,8 @@ impl Stage {
             held: None,
             ballast: None,
             crowd: Crowd::default(),
+            tasks,
+            letters_may_repeat: false,
             overload: None,
             world,
             servers,
@@ -186,9 +232,24 @@ impl Stage {
         .await
     }
 
-    /// Waits until every agent has been told that something newer than now is kept.
+    /// Gives all clients that are the load an order.
+    pub fn order(&self, order: Order) {
+        self.fleet.order(order);
+        if let Some(tasks) = &self.tasks {
+            tasks.order(order);
+        }
+    }
+
+    /// Waits until every agent has been told that something newer than now is kept, and newer tasks
+    /// than now are done.
     pub async fn acknowledges(&mut self) -> Result<(), String> {
         let before = self.fleet.acknowledged();
+        let sent = self.tasks.as_ref().map_or(0, Tasks::sent);
+        self.until("tasks are done", READY, async |stage| match &stage.tasks {
+            Some(tasks) => tasks.are_done_from(sent, &stage.world).await,
+            None => Ok(()),
+        })
+        .await?;
         self.until("every agent is acknowledged something", READY, async |stage| {
             let now = stage.fleet.acknowledged();
             let behind = now.iter().zip(&before).filter(|(now, before)| now <= before).count();
@@ -201,15 +262,21 @@ impl Stage {
     /// the queue, and no service holds anything.
     pub async fn settle(&mut self, within: Duration) -> Result<(), String> {
         self.until("every message has its answer", within, async |stage| {
-            match stage.fleet.unsettled() + stage.crowd.unsettled() {
+            let tasks = stage.tasks.as_ref().map_or(0, Tasks::unsettled);
+            match stage.fleet.unsettled() + stage.crowd.unsettled() + tasks {
                 0 => Ok(()),
                 count => Err(format!("{count} have none")),
             }
         })
         .await?;
-        self.until("the queue is empty and services are idle", within, async |stage| {
+        self.until("queues are empty and services are idle", within, async |stage| {
             stage.idle().await?;
-            stage.queue_is_empty().await?;
+            stage.queues_are_empty().await?;
+            if stage.tasks.is_some() {
+                // From one that was looked at later, a task may have come to one that was looked at
+                // before.
+                stage.queues_are_empty().await?;
+            }
             // What left the queue while it was looked at is in a worker's hands.
             stage.idle().await
         })
@@ -218,28 +285,35 @@ impl Stage {
 
     async fn idle(&self) -> Result<(), String> {
         for service in self.gateways.iter().chain(&self.workers) {
-            let held = service.books().await?.in_flight;
-            if held != 0.0 {
-                return Err(format!("{} has {held} in flight", service.name()));
+            for (book, balance) in service.all_books().await? {
+                let held = balance.in_flight;
+                if held != 0.0 {
+                    return Err(format!("{} has {held} of {book} in flight", service.name()));
+                }
             }
         }
         Ok(())
     }
 
     /// Asks the node itself: what the management API says is seconds old.
-    async fn queue_is_empty(&self) -> Result<(), String> {
+    async fn queues_are_empty(&self) -> Result<(), String> {
         let vhost = self.world.vhost();
         let question = ["-q", "list_queues", "-p", vhost, "--no-table-headers", "name", "messages"];
         let answer = self.servers.ctl(&question).await?;
-        let ingest = answer.lines().find_map(|line| {
-            let (name, messages) = line.split_once('\t')?;
-            (name == "platziverse.ingest").then(|| messages.trim().to_owned())
-        });
-        match ingest.as_deref() {
-            Some("0") => Ok(()),
-            Some(count) => Err(format!("the queue has {count} messages")),
-            None => Err("there is no queue platziverse.ingest".to_owned()),
+        for wanted in QUEUES {
+            let mut is_there = false;
+            let queues = answer.lines().filter_map(|line| line.split_once('\t'));
+            for (name, messages) in queues.filter(|(name, _)| name.starts_with(wanted)) {
+                is_there = true;
+                if messages.trim() != "0" {
+                    return Err(format!("the queue {name} has {} messages", messages.trim()));
+                }
+            }
+            if !is_there {
+                return Err(format!("there is no queue {wanted}"));
+            }
         }
+        Ok(())
     }
 
     /// Ends every fault that may still hold, and lets things come to rest.
@@ -253,13 +327,14 @@ impl Stage {
         for service in self.gateways.iter_mut().chain(&mut self.workers) {
             service.start_again()?;
         }
-        self.fleet.order(Order::Settle);
+        self.order(Order::Settle);
         self.settle(within).await
     }
 
     /// Every way from a service to RabbitMQ.
     pub fn to_rabbitmq(&self) -> impl Iterator<Item = &Proxy> {
-        self.gateway_amqp.iter().chain([&self.worker_amqp])
+        let tasks = self.tasks.as_ref().map(Tasks::amqp);
+        self.gateway_amqp.iter().chain([&self.worker_amqp]).chain(tasks)
     }
 
     /// Something that should not have happened.

@@ -12,7 +12,7 @@ use crate::args::Args;
 use crate::faults::{Fault, Needs};
 use crate::fleet::Plan;
 use crate::round::{self, RoundReport};
-use crate::stage::Setup;
+use crate::stage::{Load, Setup};
 use crate::{report, schedule, user};
 
 /// Room on the small disk: what an empty PostgreSQL needs, and a little more.
@@ -52,6 +52,27 @@ pub async fn run(args: Args) -> ExitCode {
     if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// What a round of these faults starts with.
+fn setup(faults: &[Fault], args: &Args) -> Setup {
+    let loads = faults.iter().map(|fault| fault.load());
+    let load = loads.into_iter().find(|load| *load != Load::Reports).unwrap_or(Load::Reports);
+    let mut settings = load.settings();
+    settings.extend(faults.iter().flat_map(|fault| fault.settings()));
+    let (gateways, agents) = match load {
+        Load::Reports => (2, args.agents),
+        Load::Tasks => (0, 0),
+    };
+    Setup {
+        gateways,
+        workers: 2,
+        load,
+        plan: Plan { agents, rate: args.rate },
+        settings,
+        outage: faults.iter().any(|fault| fault.is_outage()),
+        alone: faults.len() == 1,
+    }
+}
+
 /// Resolves when somebody wants an end: what was seen until then is told all the same.
 async fn interrupted(terminated: &mut Option<Signal>) {
     let told = async {
@@ -82,11 +103,7 @@ impl Theatre {
             Ok(servers) => servers,
             Err(why) => return RoundReport::impossible(faults, why),
         };
-        let settings = faults.iter().flat_map(|fault| fault.settings()).collect();
-        let plan = Plan { agents: args.agents, rate: args.rate };
-        let outage = faults.iter().any(|fault| fault.is_outage());
-        let alone = faults.len() == 1;
-        let setup = Setup { gateways: 2, workers: 2, plan, settings, outage, alone };
+        let setup = setup(faults, args);
         let name = format!("agent-{index}");
         let round = AssertUnwindSafe(round::play(&name, faults, servers, setup));
         // The testkit panics where a test could not go on; the run goes on with the next round.

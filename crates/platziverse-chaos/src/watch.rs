@@ -55,11 +55,13 @@ impl Watch {
     }
 
     async fn books(&mut self, process: &Process) -> Result<(), String> {
-        let balance = process.books().await?;
+        let books = process.all_books().await?;
         self.readings += 1;
-        for (kind, words) in wrong(&balance) {
-            let key = (process.name().to_owned(), kind);
-            self.unexpected.entry(key).or_insert(words);
+        for (book, balance) in books {
+            for (kind, words) in wrong(&balance) {
+                let key = (format!("{}, {book}", process.name()), kind);
+                self.unexpected.entry(key).or_insert(words);
+            }
         }
         Ok(())
     }

@@ -9,11 +9,16 @@ const DROPPED: &str = "dropped";
 const PUBLISHES: Book = ("gateway_publishes", "received", &["confirmed", "refused", DROPPED]);
 const RECORDS: Book =
     ("worker_records", "delivered", &["stored", "duplicate", "dead_lettered", "requeued"]);
+const TASKS: Book = (
+    "worker_tasks",
+    "delivered",
+    &["done", "duplicate", "expired", "retried", "named", "omitted", "dead_lettered", "requeued"],
+);
 
 /// The sums of a book at one moment. [`Balance::entered`] and [`Balance::accounted`] must be equal.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Balance {
-    /// What came in: a gateway's publishes, a worker's records.
+    /// What came in: a gateway's publishes, a worker's records or tasks.
     pub entered: f64,
     /// What has met its fate, with what is in flight.
     pub accounted: f64,
@@ -50,6 +55,13 @@ impl Process {
     pub async fn books(&self) -> Result<Balance, String> {
         let book = if self.is_gateway() { PUBLISHES } else { RECORDS };
         Balance::read(book, &self.try_metrics().await?)
+    }
+
+    /// All its books at one moment, by name: those of a worker are of one that has every role.
+    pub async fn all_books(&self) -> Result<Vec<(&'static str, Balance)>, String> {
+        let books: &[Book] = if self.is_gateway() { &[PUBLISHES] } else { &[RECORDS, TASKS] };
+        let samples = self.try_metrics().await?;
+        books.iter().map(|book| Ok((book.0, Balance::read(*book, &samples)?))).collect()
     }
 }
 

@@ -12,12 +12,13 @@ mod rabbitmq;
 mod rows;
 mod subscribers;
 mod takeover;
+mod tasks;
 
 use std::time::Duration;
 
 pub use overload::Overload;
 
-use crate::stage::{Setting, Stage};
+use crate::stage::{Load, Setting, Stage};
 
 /// What a fault injures. Faults of different parts can be combined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,6 +140,13 @@ faults! {
     MidPacket "mid-packet" Clients clients 4 "clients that die in the middle of a packet",
     OverloadThree "overload-3" Everything overload 240 "three times what the workers can take, for 5 minutes",
     OverloadTen "overload-10" Everything overload 40 "ten times what the workers can take, for a minute",
+    TasksWorkerKill "tasks-worker-kill" Everything tasks 3 "events and commands: kill -9 of a worker in the middle of some",
+    TasksWorkersKill "tasks-workers-kill" Everything tasks 3 "events and commands: kill -9 of two workers at once",
+    TasksWorkerTerm "tasks-worker-term" Everything tasks 2 "events and commands: SIGTERM of each worker, with a successor",
+    TasksRabbitKill "tasks-rabbitmq-kill" Everything tasks 3 "events and commands: kill -9 of RabbitMQ",
+    TasksRabbitCut "tasks-rabbitmq-cut" Everything tasks 3 "events and commands: every connection to RabbitMQ ended with a FIN, then none accepted",
+    TasksPostgresKill "tasks-postgres-kill" Everything tasks 3 "events and commands: kill -9 of PostgreSQL",
+    TasksTarget "tasks-target-fails" Everything tasks 2 "events and commands: the service that commands call fails for 2 s",
 }
 
 impl Fault {
@@ -171,7 +179,22 @@ impl Fault {
                 | Self::Redelivery
                 | Self::LateEnd
                 | Self::Takeover
+                | Self::TasksWorkersKill
         )
+    }
+
+    /// What the services are busy with meanwhile.
+    pub fn load(self) -> Load {
+        match self {
+            Self::TasksWorkerKill
+            | Self::TasksWorkersKill
+            | Self::TasksWorkerTerm
+            | Self::TasksRabbitKill
+            | Self::TasksRabbitCut
+            | Self::TasksPostgresKill
+            | Self::TasksTarget => Load::Tasks,
+            _ => Load::Reports,
+        }
     }
 
     /// Whether it can go along with faults of other targets: not if it needs settings or servers of
@@ -194,8 +217,11 @@ impl Fault {
 
     /// Whether a service may find no server, so that it cannot end by itself in its time.
     pub fn is_outage(self) -> bool {
-        matches!(self.target(), Target::RabbitMq | Target::PostgreSql)
-            && !matches!(self, Self::RabbitSlow | Self::PostgresSlow | Self::PostgresTerminate)
+        match self {
+            Self::RabbitSlow | Self::PostgresSlow | Self::PostgresTerminate => false,
+            Self::TasksRabbitKill | Self::TasksRabbitCut | Self::TasksPostgresKill => true,
+            _ => matches!(self.target(), Target::RabbitMq | Target::PostgreSql),
+        }
     }
 
     /// Settings that all services of the round have.

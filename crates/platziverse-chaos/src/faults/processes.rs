@@ -57,7 +57,7 @@ fn restart(services: &mut [Service]) -> Result<(), String> {
 
 /// SIGTERM: it must end by itself, in its time, and say that it ended cleanly. Without its server
 /// it may say that it gave up waiting.
-async fn terminate(service: &mut Service, outage: bool) -> Result<(), String> {
+pub(super) async fn terminate(service: &mut Service, outage: bool) -> Result<(), String> {
     let begun = Instant::now();
     service.ask_to_end();
     let status = service.ended().await;

@@ -19,7 +19,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("cli", &["broker", "config", "load", "protocol", "service", "store"]),
     ("testkit", &[]),
     ("bench", &["load", "testkit"]),
-    ("chaos", &["testkit"]),
+    ("chaos", &["broker", "config", "protocol", "testkit"]),
     ("fuzz", &["broker", "config", "gateway", "protocol", "worker"]),
 ];
 
