@@ -15,7 +15,7 @@ use crate::tasks::handler::{Done, Failure, Handler, TaskContext, payload};
 /// no fault of it.
 const LEFT: u32 = 10;
 
-/// Sends commands to agents. What becomes of them is told by [`reports`](crate::tasks::reports).
+/// Sends commands to agents. What becomes of them is told by [`reports`](mod@crate::tasks::reports).
 pub(super) struct AgentCommand {
     /// When one is given up that does not say so itself.
     pub(super) timeout: Duration,

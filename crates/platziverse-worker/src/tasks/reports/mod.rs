@@ -24,7 +24,7 @@ use crate::patience::Abandoned;
 
 /// Deliveries that are held at a time.
 pub(super) const PREFETCH: u16 = 64;
-/// Rows that are written at a time.
+/// Rows that are written, and agents that are looked after, at a time.
 const AT_ONCE: usize = 8;
 
 /// Carries reports out.
@@ -136,19 +136,17 @@ impl Reports {
         let ask = || commands::with_undelivered(&self.rows.store, &agents).boxed();
         // A question has no data that PostgreSQL could refuse for good.
         let waiting = self.rows.ask(ask).await?.unwrap_or_default();
-        for agent in &waiting {
-            self.send_again(agent).await?;
-        }
-        Ok(())
+        let sending = stream::iter(waiting).map(|agent| self.send_again(agent));
+        sending.buffer_unordered(AT_ONCE).try_collect().await
     }
 
-    async fn send_again(&self, agent: &str) -> Result<(), Abandoned> {
+    async fn send_again(&self, agent: String) -> Result<(), Abandoned> {
         let mut after = None;
         loop {
-            let ask = || commands::undelivered(&self.rows.store, agent, after).boxed();
+            let ask = || commands::undelivered(&self.rows.store, &agent, after).boxed();
             let page = self.rows.ask(ask).await?.unwrap_or_default();
             let now = clock::now();
-            let again = page.iter().filter_map(|command| outgoing(agent, command, now));
+            let again = page.iter().filter_map(|command| outgoing(&agent, command, now));
             self.publisher.publish_all(again.collect()).await.map_err(|_| Abandoned)?;
             after = page.last().map(|command| command.id);
             if page.len() < UNDELIVERED_MAX {
