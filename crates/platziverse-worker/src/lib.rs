@@ -51,7 +51,7 @@ pub async fn run_with(
     // Asked once: a database that is missing or behind stops the start. Later it is waited for.
     Store::connect(&settings.database, &service.connection_name()).await?.check_schema().await?;
     announce(&service);
-    warn_of_short_drain(&settings);
+    tell_of_short_drain(&settings);
     let context = Context::new(&service, topology(&settings));
     let options = PublisherOptions {
         role: "publish",
@@ -111,10 +111,10 @@ fn announce(service: &Service) {
 }
 
 /// Says if the end of the process may cut a task short.
-fn warn_of_short_drain(settings: &Settings) {
+fn tell_of_short_drain(settings: &Settings) {
     let (drain, handler) = (settings.ops.drain_timeout, settings.tasks.handler_timeout);
     if settings.worker.has(Role::Tasks) && drain < handler {
-        tracing::warn!(
+        tracing::info!(
             "ops.drain_timeout ({drain:?}) is shorter than tasks.handler_timeout ({handler:?}): \
              a task that goes on for longer than {drain:?} after this worker is asked to end is cut \
              short, and done again"
