@@ -74,28 +74,33 @@ pub struct Filter<'a> {
     pub name: Option<&'a str>,
 }
 
-/// Changes nothing of a command that has succeeded or timed out. It is written all the same, because
-/// only a row that is written is answered as it is now.
+/// Changes nothing of a command that has ended, unless it failed before it was sent: what its
+/// target has said stays. It is written all the same, because only a row that is written is
+/// answered as it is now.
 pub(crate) const BEGIN: &str = "\
 INSERT INTO commands AS c
   (id, name, target, payload, state, attempts, created_at, updated_at, expires_at)
 VALUES ($1, $2, $3, $4::jsonb, 'queued', $5, $6, now(), $7)
 ON CONFLICT (id) DO UPDATE SET
-  state = CASE c.state WHEN 'failed' THEN 'queued' ELSE c.state END,
-  ended_at = CASE c.state WHEN 'failed' THEN NULL ELSE c.ended_at END,
-  result = CASE c.state WHEN 'failed' THEN NULL ELSE c.result END,
-  error = CASE c.state WHEN 'failed' THEN NULL ELSE c.error END,
-  attempts = CASE WHEN c.state IN ('succeeded', 'timed_out')
-    THEN c.attempts ELSE greatest(c.attempts, excluded.attempts) END,
-  updated_at = CASE WHEN c.state = 'failed' OR (c.ended_at IS NULL AND excluded.attempts > c.attempts)
+  state = CASE WHEN c.state = 'failed' AND c.sent_at IS NULL THEN 'queued' ELSE c.state END,
+  ended_at = CASE WHEN c.state = 'failed' AND c.sent_at IS NULL THEN NULL ELSE c.ended_at END,
+  result = CASE WHEN c.state = 'failed' AND c.sent_at IS NULL THEN NULL ELSE c.result END,
+  error = CASE WHEN c.state = 'failed' AND c.sent_at IS NULL THEN NULL ELSE c.error END,
+  attempts = CASE
+    WHEN c.ended_at IS NULL OR (c.state = 'failed' AND c.sent_at IS NULL)
+    THEN greatest(c.attempts, excluded.attempts) ELSE c.attempts END,
+  updated_at = CASE WHEN (c.state = 'failed' AND c.sent_at IS NULL)
+      OR (c.ended_at IS NULL AND excluded.attempts > c.attempts)
     THEN excluded.updated_at ELSE c.updated_at END
 RETURNING *";
 
 /// Begins an attempt, counted from 1: stores the command as queued unless it is there, and answers
 /// it as it is now, which may be ended.
 ///
-/// Of one that is there and has not ended, only `attempts` changes, to `attempt` if that is more. One
-/// that has failed is queued again: somebody has sent its dead letter back.
+/// Of one that is there and has not ended, only `attempts` changes, to `attempt` if that is more.
+/// One that failed before it was sent is queued again: somebody has sent its dead letter back. One
+/// that its target has refused stays failed: its task came again, and the target would drop it as
+/// known.
 /// An error that is not [transient](StoreError::is_transient) means that PostgreSQL refuses the
 /// command, as it does a number beyond what `jsonb` holds.
 pub async fn begin(
@@ -147,8 +152,8 @@ RETURNING c.id";
 /// is not there.
 ///
 /// Steps may come in any order, and more than once. One that is late still fills in its own time,
-/// `sent_at` or `delivered_at`, and nothing else; a time that is known stays. The first end
-/// stays, unless it is failed and the command is [begun](begin) again. An error that is not
+/// `sent_at` or `delivered_at`, and nothing else; a time that is known stays. The first end stays,
+/// unless the command failed before it was sent and is [begun](begin) again. An error that is not
 /// [transient](StoreError::is_transient) means that PostgreSQL refuses the result or the error.
 pub async fn advance(store: &Store, id: Uuid, step: &Step<'_>) -> Result<bool, StoreError> {
     let Step { to, at, target, expires_at, result, error } = step;

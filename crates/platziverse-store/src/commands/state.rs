@@ -8,7 +8,7 @@ use serde::Serialize;
 use tokio_postgres::types::{FromSql, Type, accepts};
 
 /// How far a command has come. It only moves forward: queued, sent, delivered, and then one of the
-/// ends. Only one that has failed may be queued again, by a new attempt.
+/// ends. Only one that failed before it was sent may be queued again, by a new attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CommandState {

@@ -112,6 +112,20 @@ async fn a_command_that_failed_is_begun_afresh() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_its_target_refused_stays_so() {
+    with_database(async |config| {
+        let store = Store::connect(&config, "test").await.unwrap();
+        begin(&store, &command(1), 1).await.unwrap();
+        assert!(tell(&store, 1, Sent).await && tell(&store, 1, Failed).await);
+        let ended = shown(&store, 1).await;
+        let again = begin(&store, &command(1), 2).await.unwrap();
+        assert_eq!((again.state, again.attempts, again.ended_at), (Failed, 1, ended.ended_at));
+        assert_eq!((again.error.as_deref(), again.updated_at), (Some("no"), ended.updated_at));
+    })
+    .await;
+}
+
 /// What [`advance`] is to do.
 #[derive(Debug, PartialEq)]
 struct Model {
