@@ -24,7 +24,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME[+NAME]", value_parser = schedule::named)]
     pub fault: Vec<Round>,
 
-    /// One of each kind only, and two combinations
+    /// One of each kind only, and one combination
     #[arg(long, conflicts_with = "fault")]
     pub short: bool,
 

@@ -5,12 +5,13 @@
 //! with TCP proxies between them, agents that report ([`fleet`]) and listeners ([`ear`]). A fault
 //! ([`faults`]) begins, holds and ends; then everything must settle, every agent's presence must be
 //! true ([`presence`]), and every message must be where its client was told it is ([`reconcile`]).
-//! Some rounds have another load: events and commands ([`tasks`]) that an application publishes
-//! ([`sender`]).
+//! Some rounds have another load ([`work`]): events and commands ([`tasks`]), or commands to agents
+//! ([`commands`]), that an application publishes ([`sender`]).
 
 pub mod args;
 pub mod ballast;
 pub mod character;
+pub mod commands;
 pub mod crowd;
 pub mod ear;
 pub mod faults;
@@ -30,3 +31,4 @@ pub mod tasks;
 pub mod theatre;
 pub mod user;
 pub mod watch;
+pub mod work;

@@ -198,8 +198,8 @@ async fn close(mut stage: Stage, report: &mut RoundReport) {
         Ok(kept) => report.tally = reconcile(&ledgers, &kept),
         Err(why) => stage.unexpected.push(format!("what is kept cannot be read: {why}")),
     }
-    if let Some(tasks) = &mut stage.tasks {
-        match tasks.close(&stage.world, stage.letters_may_repeat).await {
+    if let Some(work) = &mut stage.work {
+        match work.close(&stage.world, stage.letters_may_repeat).await {
             Ok(tally) => report.tally += tally,
             Err(why) => stage.unexpected.push(format!("tasks cannot be counted: {why}")),
         }

@@ -11,7 +11,7 @@ pub type Round = Vec<Fault>;
 const COMBINED_MIN: usize = 2;
 const COMBINED_MAX: usize = 3;
 /// Combinations in the short run.
-const SHORT_ROUNDS: usize = 2;
+const SHORT_ROUNDS: usize = 1;
 
 /// What is wanted.
 #[derive(Clone, Debug)]

@@ -10,6 +10,7 @@ use platziverse_broker::{
     Context, Lane, Outcome, Outgoing, Publisher, PublisherOptions, Receipt, Topology,
 };
 use platziverse_config::{Layers, Settings};
+use platziverse_testkit::{Proxy, World};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -119,6 +120,8 @@ impl Receipt for Slip {
 pub struct Sender {
     /// What was published.
     pub outbox: Outbox,
+    /// Between it and RabbitMQ.
+    pub amqp: Proxy,
     orders: watch::Sender<Order>,
     context: Context,
     task: JoinHandle<()>,
@@ -129,12 +132,13 @@ impl Sender {
     /// `settings` are those of the services, so that all declare the same.
     #[expect(clippy::disallowed_methods, reason = "the drop ends the task")]
     pub async fn start(
-        amqp_url: String,
+        world: &World,
         settings: &[Setting],
         rate: f64,
         compose: impl Fn(u64, Uuid) -> Parcel + Send + 'static,
     ) -> Result<Self, String> {
-        let settings = load(amqp_url, settings)?;
+        let amqp = Proxy::start(world.amqp_address()).await;
+        let settings = load(world.amqp_url_at(amqp.address()), settings)?;
         let topology = Topology::for_tasks(&settings.tasks, &settings.ingest);
         let name = format!("platziverse-chaos@{:08x}", fastrand::u32(..));
         let context = Context::standalone(settings.amqp, &name, topology);
@@ -150,7 +154,7 @@ impl Sender {
             again: VecDeque::new(),
         };
         let task = tokio::spawn(driver.run(compose));
-        Ok(Self { outbox, orders, context, task })
+        Ok(Self { outbox, amqp, orders, context, task })
     }
 
     /// Gives an order: it publishes while that is to report.

@@ -15,8 +15,8 @@ use crate::ear::Ear;
 use crate::faults::Overload;
 use crate::fleet::{Fleet, Order, Plan};
 use crate::service::Service;
-use crate::tasks::{self, Tasks};
 use crate::watch::Watch;
+use crate::work::{Load, Work};
 
 /// How often what runs is looked at.
 const LOOK: Duration = Duration::from_millis(250);
@@ -25,30 +25,16 @@ const READY: Duration = Duration::from_secs(60);
 
 /// What is emptied before a round ends; the queues in which tasks wait for another attempt have more
 /// in their names.
-const QUEUES: [&str; 4] =
-    ["platziverse.ingest", "platziverse.events", "platziverse.commands", "platziverse.retry."];
+const QUEUES: [&str; 5] = [
+    "platziverse.ingest",
+    "platziverse.events",
+    "platziverse.commands",
+    "platziverse.retry.",
+    "platziverse.reports",
+];
 
 /// A setting of a service, as its environment has it.
 pub type Setting = (&'static str, String);
-
-/// What the services of a round are busy with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Load {
-    /// What agents report.
-    Reports,
-    /// Events and commands.
-    Tasks,
-}
-
-impl Load {
-    /// What services need to know for it.
-    pub fn settings(self) -> Vec<Setting> {
-        match self {
-            Self::Reports => Vec::new(),
-            Self::Tasks => tasks::settings(),
-        }
-    }
-}
 
 /// What a round starts with.
 #[derive(Clone, Debug)]
@@ -98,8 +84,8 @@ pub struct Stage {
     pub ballast: Option<Ballast>,
     /// Clients beside the agents.
     pub crowd: Crowd,
-    /// Who publishes events and commands.
-    pub tasks: Option<Tasks>,
+    /// Who publishes tasks, and whom they need.
+    pub work: Option<Work>,
     /// Whether a worker may have come to no end between a dead letter and what it is about: then the
     /// letter is there again.
     pub letters_may_repeat: bool,
@@ -143,11 +129,8 @@ impl Stage {
             try_join_all(gateway_amqp.iter().map(gateway)),
         )
         .await?;
-        let tasks = match setup.load {
-            Load::Tasks => Some(Tasks::start(&world, &setup.settings, setup.plan.rate).await?),
-            Load::Reports => None,
-        };
         let addresses: Vec<SocketAddr> = gateways.iter().map(|one| one.mqtt()).collect();
+        let work = Work::start(name, &world, &setup, &addresses).await?;
         let stage = Self {
             unexpected: Vec::new(),
             dead_expected: Vec::new(),
@@ -162,7 +145,7 @@ impl Stage {
             held: None,
             ballast: None,
             crowd: Crowd::default(),
-            tasks,
+            work,
             letters_may_repeat: false,
             overload: None,
             world,
@@ -235,8 +218,8 @@ impl Stage {
     /// Gives all clients that are the load an order.
     pub fn order(&self, order: Order) {
         self.fleet.order(order);
-        if let Some(tasks) = &self.tasks {
-            tasks.order(order);
+        if let Some(work) = &self.work {
+            work.order(order);
         }
     }
 
@@ -244,9 +227,9 @@ impl Stage {
     /// than now are done.
     pub async fn acknowledges(&mut self) -> Result<(), String> {
         let before = self.fleet.acknowledged();
-        let sent = self.tasks.as_ref().map_or(0, Tasks::sent);
-        self.until("tasks are done", READY, async |stage| match &stage.tasks {
-            Some(tasks) => tasks.are_done_from(sent, &stage.world).await,
+        let sent = self.work.as_ref().map_or(0, Work::sent);
+        self.until("tasks are done", READY, async |stage| match &stage.work {
+            Some(work) => work.is_done_from(sent, &stage.world).await,
             None => Ok(()),
         })
         .await?;
@@ -262,17 +245,22 @@ impl Stage {
     /// the queue, and no service holds anything.
     pub async fn settle(&mut self, within: Duration) -> Result<(), String> {
         self.until("every message has its answer", within, async |stage| {
-            let tasks = stage.tasks.as_ref().map_or(0, Tasks::unsettled);
-            match stage.fleet.unsettled() + stage.crowd.unsettled() + tasks {
+            let work = stage.work.as_ref().map_or(0, Work::unsettled);
+            match stage.fleet.unsettled() + stage.crowd.unsettled() + work {
                 0 => Ok(()),
                 count => Err(format!("{count} have none")),
             }
         })
         .await?;
+        self.until("every command has ended", within, async |stage| match &stage.work {
+            Some(work) => work.has_ended(&stage.world).await,
+            None => Ok(()),
+        })
+        .await?;
         self.until("queues are empty and services are idle", within, async |stage| {
             stage.idle().await?;
             stage.queues_are_empty().await?;
-            if stage.tasks.is_some() {
+            if stage.work.is_some() {
                 // From one that was looked at later, a task may have come to one that was looked at
                 // before.
                 stage.queues_are_empty().await?;
@@ -333,8 +321,8 @@ impl Stage {
 
     /// Every way from a service to RabbitMQ.
     pub fn to_rabbitmq(&self) -> impl Iterator<Item = &Proxy> {
-        let tasks = self.tasks.as_ref().map(Tasks::amqp);
-        self.gateway_amqp.iter().chain([&self.worker_amqp]).chain(tasks)
+        let work = self.work.as_ref().map(Work::amqp);
+        self.gateway_amqp.iter().chain([&self.worker_amqp]).chain(work)
     }
 
     /// Something that should not have happened.

@@ -12,7 +12,8 @@ use crate::args::Args;
 use crate::faults::{Fault, Needs};
 use crate::fleet::Plan;
 use crate::round::{self, RoundReport};
-use crate::stage::{Load, Setup};
+use crate::stage::Setup;
+use crate::work::Load;
 use crate::{report, schedule, user};
 
 /// Room on the small disk: what an empty PostgreSQL needs, and a little more.
@@ -61,6 +62,7 @@ fn setup(faults: &[Fault], args: &Args) -> Setup {
     let (gateways, agents) = match load {
         Load::Reports => (2, args.agents),
         Load::Tasks => (0, 0),
+        Load::Commands => (2, 0),
     };
     Setup {
         gateways,

@@ -14,11 +14,13 @@ const TASKS: Book = (
     "delivered",
     &["done", "duplicate", "expired", "retried", "named", "omitted", "dead_lettered", "requeued"],
 );
+const REPORTS: Book =
+    ("worker_reports", "received", &["applied", "ignored", "dead_lettered", "requeued"]);
 
 /// The sums of a book at one moment. [`Balance::entered`] and [`Balance::accounted`] must be equal.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Balance {
-    /// What came in: a gateway's publishes, a worker's records or tasks.
+    /// What came in: a gateway's publishes, a worker's records, tasks or reports.
     pub entered: f64,
     /// What has met its fate, with what is in flight.
     pub accounted: f64,
@@ -59,7 +61,8 @@ impl Process {
 
     /// All its books at one moment, by name: those of a worker are of one that has every role.
     pub async fn all_books(&self) -> Result<Vec<(&'static str, Balance)>, String> {
-        let books: &[Book] = if self.is_gateway() { &[PUBLISHES] } else { &[RECORDS, TASKS] };
+        let books: &[Book] =
+            if self.is_gateway() { &[PUBLISHES] } else { &[RECORDS, TASKS, REPORTS] };
         let samples = self.try_metrics().await?;
         books.iter().map(|book| Ok((book.0, Balance::read(*book, &samples)?))).collect()
     }

@@ -2,6 +2,7 @@
 
 mod clients;
 mod cluster;
+mod commands;
 mod deliveries;
 mod lost;
 mod overload;
@@ -18,7 +19,8 @@ use std::time::Duration;
 
 pub use overload::Overload;
 
-use crate::stage::{Load, Setting, Stage};
+use crate::stage::{Setting, Stage};
+use crate::work::Load;
 
 /// What a fault injures. Faults of different parts can be combined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,6 +149,12 @@ faults! {
     TasksRabbitCut "tasks-rabbitmq-cut" Everything tasks 3 "events and commands: every connection to RabbitMQ ended with a FIN, then none accepted",
     TasksPostgresKill "tasks-postgres-kill" Everything tasks 3 "events and commands: kill -9 of PostgreSQL",
     TasksTarget "tasks-target-fails" Everything tasks 2 "events and commands: the service that commands call fails for 2 s",
+    CommandsGatewayKill "commands-gateway-kill" Everything commands 3 "commands to agents: kill -9 of a gateway",
+    CommandsGatewaysKill "commands-gateways-kill" Everything commands 3 "commands to agents: kill -9 of two gateways at once",
+    CommandsWorkersKill "commands-workers-kill" Everything commands 3 "commands to agents: kill -9 of two workers at once",
+    CommandsRabbitRestart "commands-rabbitmq-restart" Everything commands 3 "commands to agents: RabbitMQ stopped in good order and started",
+    CommandsPostgresKill "commands-postgres-kill" Everything commands 3 "commands to agents: kill -9 of PostgreSQL",
+    CommandsAgentsCrash "commands-agents-crash" Everything commands 4 "commands to agents, each of whom crashes between PUBACK and answer",
 }
 
 impl Fault {
@@ -172,7 +180,6 @@ impl Fault {
                 | Self::WorkersKill
                 | Self::Drain
                 | Self::RabbitKill
-                | Self::RabbitCut
                 | Self::QueueDeleted
                 | Self::PostgresKill
                 | Self::Poison
@@ -180,6 +187,7 @@ impl Fault {
                 | Self::LateEnd
                 | Self::Takeover
                 | Self::TasksWorkersKill
+                | Self::CommandsGatewayKill
         )
     }
 
@@ -193,6 +201,12 @@ impl Fault {
             | Self::TasksRabbitCut
             | Self::TasksPostgresKill
             | Self::TasksTarget => Load::Tasks,
+            Self::CommandsGatewayKill
+            | Self::CommandsGatewaysKill
+            | Self::CommandsWorkersKill
+            | Self::CommandsRabbitRestart
+            | Self::CommandsPostgresKill
+            | Self::CommandsAgentsCrash => Load::Commands,
             _ => Load::Reports,
         }
     }
@@ -220,6 +234,7 @@ impl Fault {
         match self {
             Self::RabbitSlow | Self::PostgresSlow | Self::PostgresTerminate => false,
             Self::TasksRabbitKill | Self::TasksRabbitCut | Self::TasksPostgresKill => true,
+            Self::CommandsRabbitRestart | Self::CommandsPostgresKill => true,
             _ => matches!(self.target(), Target::RabbitMq | Target::PostgreSql),
         }
     }

@@ -8,11 +8,10 @@ pub mod reconcile;
 
 use std::time::Duration;
 
-use platziverse_testkit::{Proxy, World};
+use platziverse_testkit::World;
 
 use self::endpoint::Endpoint;
 use self::kind::{Kind, OMITTED, RETRY_DELAYS};
-use crate::fleet::Order;
 use crate::reconcile::Tally;
 use crate::sender::Sender;
 use crate::stage::Setting;
@@ -27,9 +26,8 @@ const SHARE: f64 = 0.125;
 /// The load.
 #[derive(Debug)]
 pub struct Tasks {
-    /// Between the application and RabbitMQ.
-    amqp: Proxy,
-    sender: Sender,
+    /// Who publishes them.
+    pub sender: Sender,
     endpoint: Endpoint,
 }
 
@@ -48,33 +46,11 @@ pub fn settings() -> Vec<Setting> {
 impl Tasks {
     /// Begins to publish a share of `rate` tasks a second; `settings` are those of the services.
     pub async fn start(world: &World, settings: &[Setting], rate: f64) -> Result<Self, String> {
-        let amqp = Proxy::start(world.amqp_address()).await;
-        let url = world.amqp_url_at(amqp.address());
         let endpoint = Endpoint::start().await?;
         let address = endpoint.address();
         let compose = move |number, id| Kind::of(number).parcel(number, id, address);
-        let sender = Sender::start(url, settings, SHARE * rate, compose).await?;
-        Ok(Self { amqp, sender, endpoint })
-    }
-
-    /// Between the application and RabbitMQ.
-    pub fn amqp(&self) -> &Proxy {
-        &self.amqp
-    }
-
-    /// Gives the application an order.
-    pub fn order(&self, order: Order) {
-        self.sender.order(order);
-    }
-
-    /// How many tasks there are so far.
-    pub fn sent(&self) -> u64 {
-        self.sender.outbox.len()
-    }
-
-    /// Messages that await their confirms.
-    pub fn unsettled(&self) -> u64 {
-        self.sender.outbox.open()
+        let sender = Sender::start(world, settings, SHARE * rate, compose).await?;
+        Ok(Self { sender, endpoint })
     }
 
     /// Has the service fail for a time.

@@ -28,6 +28,8 @@ pub struct Heard {
     pub payload: String,
     /// The QoS of the delivery.
     pub qos: u8,
+    /// Its packet identifier on this connection; 0 at QoS 0.
+    pub packet: u16,
 }
 
 impl Heard {

@@ -49,6 +49,8 @@ pub struct Options {
     pub keep_alive: Duration,
     /// How many QoS 1 and 2 publishes are in flight at most.
     pub window: u16,
+    /// Whether only [`Client::acknowledge`] answers what is heard at QoS 1 or 2.
+    pub acks_by_hand: bool,
 }
 
 impl Options {
@@ -56,7 +58,8 @@ impl Options {
     pub fn new(address: SocketAddr, version: Version) -> Self {
         let id = format!("test-{:016x}", fastrand::u64(..));
         let keep_alive = Duration::from_secs(10);
-        Self { address, version, id, credentials: None, keep_alive, window: 100 }
+        let (credentials, window, acks_by_hand) = (None, 100, false);
+        Self { address, version, id, credentials, keep_alive, window, acks_by_hand }
     }
 
     /// With this client identifier.
@@ -247,6 +250,15 @@ impl Client {
     /// The next message, if one comes within `time`.
     pub async fn next_within(&self, time: Duration) -> Option<Heard> {
         timeout(time, self.book.next()).await.ok()?.ok()
+    }
+
+    /// Acknowledges a message of QoS 1, if the options say that nobody else does.
+    pub async fn acknowledge(&self, heard: &Heard) {
+        // If the client has gone, there is nobody to tell.
+        let _ = match &self.sender {
+            Sender::V3(client) => client.ack(&v3::acked(heard.packet)).await.is_ok(),
+            Sender::V5(client) => client.ack(&v5::acked(heard.packet)).await.is_ok(),
+        };
     }
 
     /// Waits until the connection has ended: why.

@@ -1,7 +1,7 @@
 //! rumqttc for MQTT 3.1.1.
 
 use rumqttc::{
-    AsyncClient, ConnectionError, Event, EventLoop, Incoming, MqttOptions, Outgoing,
+    AsyncClient, ConnectionError, Event, EventLoop, Incoming, MqttOptions, Outgoing, Publish, QoS,
     SubscribeReasonCode,
 };
 
@@ -13,11 +13,19 @@ pub(super) fn open(options: &Options) -> (AsyncClient, EventLoop) {
     let mut mqtt = MqttOptions::new(&options.id, address.ip().to_string(), address.port());
     mqtt.set_keep_alive(options.keep_alive)
         .set_inflight(options.window)
+        .set_manual_acks(options.acks_by_hand)
         .set_max_packet_size(PACKET_BYTES_MAX as usize, PACKET_BYTES_MAX as usize);
     if let Some((username, password)) = &options.credentials {
         mqtt.set_credentials(username, password);
     }
     AsyncClient::new(mqtt, usize::from(options.window))
+}
+
+/// A message, as far as its acknowledgement needs it.
+pub(super) fn acked(packet: u16) -> Publish {
+    let mut publish = Publish::new("", QoS::AtLeastOnce, Vec::new());
+    publish.pkid = packet;
+    publish
 }
 
 impl Events for EventLoop {
@@ -44,6 +52,7 @@ fn read(packet: Incoming) -> Option<Entry> {
             topic: publish.topic,
             payload: String::from_utf8_lossy(&publish.payload).into_owned(),
             qos: publish.qos as u8,
+            packet: publish.pkid,
         }),
         _ => return None,
     })

@@ -3,7 +3,7 @@
 use rumqttc::Outgoing;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
-    ConnectProperties, Packet, PubAckReason, PubRecReason, SubscribeReasonCode,
+    ConnectProperties, Packet, PubAckReason, PubRecReason, Publish, SubscribeReasonCode,
 };
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, StateError};
 
@@ -18,6 +18,7 @@ pub(super) fn open(options: &Options) -> (AsyncClient, EventLoop) {
         ..ConnectProperties::new()
     });
     mqtt.set_outgoing_inflight_upper_limit(options.window);
+    mqtt.set_manual_acks(options.acks_by_hand);
     if let Some((username, password)) = &options.credentials {
         mqtt.set_credentials(username, password);
     }
@@ -30,6 +31,11 @@ pub(super) fn qos(qos: super::QoS) -> QoS {
         super::QoS::AtLeastOnce => QoS::AtLeastOnce,
         super::QoS::ExactlyOnce => QoS::ExactlyOnce,
     }
+}
+
+/// A message, as far as its acknowledgement needs it.
+pub(super) fn acked(packet: u16) -> Publish {
+    Publish { qos: QoS::AtLeastOnce, pkid: packet, ..Publish::default() }
 }
 
 impl Events for EventLoop {
@@ -62,6 +68,7 @@ fn read(packet: Packet) -> Option<Entry> {
             topic: String::from_utf8_lossy(&publish.topic).into_owned(),
             payload: String::from_utf8_lossy(&publish.payload).into_owned(),
             qos: publish.qos as u8,
+            packet: publish.pkid,
         }),
         _ => return None,
     })
