@@ -7,7 +7,7 @@ use clap::builder::RangedU64ValueParser;
 
 use crate::scenario::Scenario;
 
-/// Measures Platziverse, and beside it RabbitMQ's MQTT plugin and Mosquitto, on this machine.
+/// Measures Platziverse, and beside it RabbitMQ's MQTT plugin, Mosquitto and pika, on this machine.
 ///
 /// Figures are medians of several rounds, in which the subjects take turns. The exit code is 0 if
 /// every scenario could be measured, whether or not its goal was reached, 1 otherwise.
@@ -41,6 +41,10 @@ pub struct Args {
     /// Messages of a backlog
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
     pub backlog: u64,
+
+    /// Tasks of the scenario `tasks`
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(10_000..=500_000))]
+    pub tasks: u64,
 
     /// Metrics that are in the tables already in the scenario `full`, in steps of 5,000,000
     #[arg(long, value_name = "N", default_value_t = 100_000_000, value_parser = clap::value_parser!(u64).range(5_000_000..))]

@@ -14,6 +14,8 @@ pub enum Subject {
     Plugin,
     /// Mosquitto, which stores nothing.
     Mosquitto,
+    /// A consumer in Python, with pika.
+    Pika,
 }
 
 /// In what a figure is.
@@ -158,6 +160,11 @@ impl Figure {
         (worse > 0.0).then(|| better / worse)
     }
 
+    /// How many times better we are than the peer, which does the same work.
+    pub fn times_peer(&self) -> Option<f64> {
+        [Subject::Plugin, Subject::Pika].into_iter().find_map(|peer| self.times_better(peer))
+    }
+
     /// Whether the goal is reached; nothing without a goal, or without what it compares with.
     pub fn is_reached(&self) -> Option<bool> {
         let ours = self.median(Subject::Platziverse)?;
@@ -238,6 +245,17 @@ mod tests {
             (Some(0.25), Some(false))
         );
         assert_eq!(rate.times_better(Subject::Mosquitto), None);
+    }
+
+    #[test]
+    fn the_peer_does_the_same_work() {
+        let times = |subject| {
+            let values = [(Subject::Platziverse, 6.0), (subject, 2.0)];
+            figures(&values, Unit::PerSecond, Goal::AtLeast(5.0))[0].times_peer()
+        };
+        assert_eq!([Subject::Plugin, Subject::Pika].map(times), [Some(3.0); 2]);
+        // It stores nothing.
+        assert_eq!(times(Subject::Mosquitto), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Every subject runs on the same machine, load generator included, one after the other and several
 //! times; figures are medians. Both RabbitMQ's MQTT plugin and we publish into a quorum queue of
 //! the same RabbitMQ and answer after its confirm; Mosquitto stores nothing, and is a bound for the
-//! edge alone.
+//! edge alone. Tasks are handled beside a consumer in Python with pika.
 
 pub mod args;
 mod backlog;
@@ -13,6 +13,7 @@ mod filled;
 mod machine;
 mod ours;
 mod peers;
+mod pika;
 mod plot;
 mod report;
 pub mod run;

@@ -8,6 +8,7 @@ use platziverse_testkit::World;
 use serde::Serialize;
 
 use crate::peers::Mosquitto;
+use crate::pika;
 use crate::site::Site;
 
 /// On what, and against what, it was measured.
@@ -25,6 +26,8 @@ pub(crate) struct Machine {
     pub(crate) postgresql: String,
     /// Mosquitto's version, if it is installed.
     pub(crate) mosquitto: Option<String>,
+    /// The versions of pika and Python, if they are installed.
+    pub(crate) pika: Option<String>,
 }
 
 impl Machine {
@@ -40,16 +43,18 @@ impl Machine {
             // What follows is the distribution's own.
             postgresql: postgresql.split(' ').next().unwrap_or_default().to_owned(),
             mosquitto: mosquitto(),
+            pika: pika::versions(),
         }
     }
 
     /// One line for a person.
     pub(crate) fn shown(&self) -> String {
-        let Self { processor, processors, memory, rabbitmq, postgresql, mosquitto } = self;
-        let mosquitto = mosquitto.as_deref().unwrap_or("not installed");
+        let Self { processor, processors, memory, rabbitmq, postgresql, mosquitto, pika } = self;
+        let [mosquitto, pika] =
+            [mosquitto, pika].map(|version| version.as_deref().unwrap_or("not installed"));
         format!(
             "{processors} processors ({processor}), {memory} GB; RabbitMQ {rabbitmq}, PostgreSQL \
-             {postgresql}, Mosquitto {mosquitto}"
+             {postgresql}, Mosquitto {mosquitto}, pika {pika}"
         )
     }
 }

@@ -6,14 +6,15 @@ use serde::Serialize;
 use crate::figure::{Figure, Goal, Subject};
 use crate::machine::Machine;
 
-const HEAD: [&str; 9] = [
+const HEAD: [&str; 10] = [
     "scenario",
     "case",
     "figure",
     "platziverse",
     "rabbitmq plugin",
     "mosquitto",
-    "× plugin",
+    "pika",
+    "× peer",
     "goal",
     "",
 ];
@@ -50,7 +51,7 @@ impl Report {
 
 fn row(figure: &Figure) -> Vec<String> {
     let shown = |subject| figure.median(subject).map(|value| figure.unit.shown(value));
-    let times = figure.times_better(Subject::Plugin).map(|times| format!("{times:.1}"));
+    let times = figure.times_peer().map(|times| format!("{times:.1}"));
     let verdict = match figure.is_reached() {
         Some(true) => "reached",
         Some(false) => "missed",
@@ -63,6 +64,7 @@ fn row(figure: &Figure) -> Vec<String> {
         shown(Subject::Platziverse).unwrap_or_default(),
         shown(Subject::Plugin).unwrap_or_default(),
         shown(Subject::Mosquitto).unwrap_or_default(),
+        shown(Subject::Pika).unwrap_or_default(),
         times.unwrap_or_default(),
         figure.goal.map(|goal| wanted(figure, goal)).unwrap_or_default(),
         verdict.to_owned(),
@@ -90,9 +92,9 @@ mod tests {
                 .with_goal(Goal::TimesPlugin(3.0))
         };
         gather(&mut figures, "edge", vec![of(Subject::Platziverse, 80_000.0)]);
-        assert_eq!(row(&figures[0])[7..], ["3 × plugin", ""]);
+        assert_eq!(row(&figures[0])[8..], ["3 × plugin", ""]);
         gather(&mut figures, "edge", vec![of(Subject::Plugin, 20_000.0)]);
         assert_eq!(row(&figures[0])[3..5], ["80,000/s", "20,000/s"]);
-        assert_eq!(row(&figures[0])[6..], ["4.0", "3 × plugin", "reached"]);
+        assert_eq!(row(&figures[0])[7..], ["4.0", "3 × plugin", "reached"]);
     }
 }

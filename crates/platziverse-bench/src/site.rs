@@ -81,6 +81,8 @@ impl Site {
                 Some(Stand::Plugin(Plugin::start(servers, self.plugin, &self.login).await))
             }
             Subject::Mosquitto => Mosquitto::start().await?.map(Stand::Mosquitto),
+            // It knows no MQTT.
+            Subject::Pika => None,
         })
     }
 
