@@ -112,6 +112,9 @@ pub enum StoreError {
         /// What came back.
         source: Box<dyn Error + Send + Sync>,
     },
+    /// What several had asked together failed for all of them.
+    #[error(transparent)]
+    Shared(Arc<Self>),
 }
 
 impl StoreError {
@@ -120,6 +123,7 @@ impl StoreError {
     /// trouble of the surroundings.
     pub fn is_transient(&self) -> bool {
         match self {
+            Self::Shared(error) => error.is_transient(),
             Self::Query { source, .. } if may_pass(source) => true,
             _ => !self.sqlstate().is_some_and(|state| is_data_trouble(state.code())),
         }
@@ -128,12 +132,17 @@ impl StoreError {
     /// Whether there was a connection but no answer in time, be it the client or the server that
     /// gave up: a smaller question may be answered.
     pub fn is_timeout(&self) -> bool {
-        matches!(self, Self::Timeout { .. }) || self.sqlstate() == Some(&SqlState::QUERY_CANCELED)
+        match self {
+            Self::Shared(error) => error.is_timeout(),
+            Self::Timeout { .. } => true,
+            _ => self.sqlstate() == Some(&SqlState::QUERY_CANCELED),
+        }
     }
 
     /// PostgreSQL's own code, if it answered with one.
     pub fn sqlstate(&self) -> Option<&SqlState> {
         match self {
+            Self::Shared(error) => error.sqlstate(),
             Self::Connect { source, .. } | Self::Query { source, .. } => source.code(),
             Self::ConnectTimeout { .. }
             | Self::ServerTooOld { .. }

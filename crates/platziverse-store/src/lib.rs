@@ -1,5 +1,5 @@
 //! PostgreSQL: the schema and its migrations, the batch writer, partitions, the sweep, events and
-//! commands, and what operators ask of the database.
+//! commands, the catalogue of topics and queues, and what operators ask of the database.
 //!
 //! Whatever reads and writes rows speaks `tokio-postgres` directly: COPY needs it, and SQLSTATE is
 //! visible only there. Migrations and the database's status go through Diesel.
@@ -15,6 +15,7 @@ mod frozen;
 mod locks;
 mod metrics;
 pub mod migrations;
+pub mod mom;
 pub mod partitions;
 mod sighting;
 mod status;

@@ -1,6 +1,7 @@
 //! The pool: connections for questions and small statements, shared by a whole process.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use platziverse_config::DatabaseConfig;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -95,6 +96,28 @@ impl Store {
             _ => self.pool.idle().push(link),
         }
         result
+    }
+
+    /// Runs statements as one transaction, which is rolled back if one fails. Each sees what was
+    /// committed before it, as PostgreSQL's `READ COMMITTED` has it. Takes as long as
+    /// [`run`](Self::run).
+    pub(crate) async fn transaction<T>(
+        &self,
+        what: &'static str,
+        statements: impl AsyncFnOnce(&Client) -> Result<T, Error>,
+    ) -> Result<T, StoreError> {
+        let transaction = self.run(what, async |client| {
+            client.batch_execute("BEGIN").await?;
+            let result = statements(client).await;
+            client.batch_execute(if result.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
+            result
+        });
+        transaction.await
+    }
+
+    /// That there was no answer in time.
+    pub(crate) fn late(&self, what: &'static str, after: Duration) -> StoreError {
+        StoreError::Timeout { what, address: address(&self.pool.config), after }
     }
 }
 

@@ -3,10 +3,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use platziverse_config::DatabaseConfig;
+use platziverse_service::Drain;
 use platziverse_store::partitions::{Policy, maintain, make_missing};
 use platziverse_store::sweep::Candidate;
 use platziverse_store::writer::Writer;
-use platziverse_store::{Store, StoreError, commands, events, migrations};
+use platziverse_store::{Store, StoreError, commands, events, migrations, mom};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -156,6 +157,18 @@ async fn everything_can_run_in_tasks() {
         check((commands::undelivered(&store, "yyy", None), commands::expire(&store, now)));
         check(commands::with_undelivered(&store, &["yyy"]));
         check(commands::list(&store, &commands::Filter::default(), 1));
+        check(mom::delete_user(&store, id));
+        let (kind, options) = (mom::ObjectKind::Queue, mom::ObjectOptions::default());
+        check((
+            mom::begin_create(&store, kind, "q", id, &options),
+            mom::finish_create(&store, kind, "q"),
+            mom::begin_delete(&store, kind, "q", id),
+            mom::finish_delete(&store, kind, "q"),
+            mom::begin_subscribe(&store, kind, "q", id, 1),
+            mom::finish_unsubscribe(&store, kind, "q", id),
+            mom::claim_unfinished(&store, Duration::ZERO, 1),
+        ));
+        check(mom::Lookup::start(&Drain::default(), &store).ask([0; 32], Some((kind, "q"))));
     })
     .await;
 }

@@ -10,12 +10,15 @@ const UP_3: &str = include_str!("../../../../migrations/0003_message_times/up.sq
 const DOWN_3: &str = include_str!("../../../../migrations/0003_message_times/down.sql");
 const UP_4: &str = include_str!("../../../../migrations/0004_tasks/up.sql");
 const DOWN_4: &str = include_str!("../../../../migrations/0004_tasks/down.sql");
+const UP_5: &str = include_str!("../../../../migrations/0005_mom/up.sql");
+const DOWN_5: &str = include_str!("../../../../migrations/0005_mom/down.sql");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn processes_that_migrate_at_once_take_turns() {
     with_empty_database(async |config| {
         let all = migrations::pending(&config).await.unwrap();
-        assert_eq!(all, ["0001_agents", "0002_metrics", "0003_message_times", "0004_tasks"]);
+        let names = ["0001_agents", "0002_metrics", "0003_message_times", "0004_tasks", "0005_mom"];
+        assert_eq!(all, names);
         let runs = join_all((0..4).map(|_| migrations::run(&config))).await;
         let run: Vec<String> = runs.into_iter().flat_map(Result::unwrap).collect();
         assert_eq!(run, all);
@@ -27,7 +30,7 @@ async fn processes_that_migrate_at_once_take_turns() {
 #[tokio::test]
 async fn migrations_run_on_a_single_threaded_runtime() {
     with_empty_database(async |config| {
-        assert_eq!(migrations::run(&config).await.unwrap().len(), 4);
+        assert_eq!(migrations::run(&config).await.unwrap().len(), 5);
         assert_eq!(migrations::run(&config).await.unwrap(), Vec::<String>::new());
     })
     .await;
@@ -93,12 +96,27 @@ async fn tables_of_tasks_go_and_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tables_of_topics_and_queues_go_and_come_back() {
+    with_database(async |config| {
+        let client = client(&config).await;
+        client.batch_execute(DOWN_5).await.unwrap();
+        let relations = "SELECT count(*) FROM pg_class WHERE relname ~ '^mom_'";
+        assert_eq!(one::<i64>(&config, relations).await, 0);
+        client.batch_execute(UP_5).await.unwrap();
+        assert_eq!(one::<i64>(&config, relations).await, 15);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn status_names_tables_and_partitions() {
     with_database(async |config| {
         let store = Store::connect(&config, "test").await.unwrap();
         let status = store.status().await.unwrap();
         let tables: Vec<&str> = status.tables.iter().map(|table| table.name.as_str()).collect();
-        assert_eq!(tables, ["agents", "commands", "events", "message_times", "metrics"]);
+        let telemetry = ["agents", "commands", "events", "message_times", "metrics"];
+        let mom = ["mom_objects", "mom_publishes", "mom_subscriptions", "mom_users"];
+        assert_eq!(tables, [&telemetry[..], &mom].concat());
         assert_eq!(status.partitions.len(), 1);
         assert_eq!(status.partitions[0].name, "metrics_default");
         assert_eq!(status.partitions[0].bounds, "DEFAULT");
