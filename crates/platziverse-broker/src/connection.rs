@@ -136,7 +136,7 @@ pub(crate) async fn within<T>(
     })
 }
 
-async fn close(connection: &lapin::Connection) {
+pub(crate) async fn close(connection: &lapin::Connection) {
     let closing = connection.close(REPLY_SUCCESS, "closed in order".into());
     // A connection that is gone, or does not answer, is closed enough.
     let _ = timeout(CLOSE_TIMEOUT, closing).await;

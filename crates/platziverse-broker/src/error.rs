@@ -10,7 +10,7 @@ use platziverse_config::AmqpConfig;
 const ACCESS_REFUSED: u16 = 403;
 pub(crate) const NOT_FOUND: u16 = 404;
 const RESOURCE_LOCKED: u16 = 405;
-const PRECONDITION_FAILED: u16 = 406;
+pub(crate) const PRECONDITION_FAILED: u16 = 406;
 const NOT_ALLOWED: u16 = 530;
 
 /// An operation on RabbitMQ that failed.
@@ -239,6 +239,11 @@ pub(crate) fn channel_closed(error: &lapin::Error) -> Option<Closed> {
 /// Whether RabbitMQ does not have what was asked for.
 pub(crate) fn is_not_found(error: &lapin::Error) -> bool {
     code(error) == Some(NOT_FOUND)
+}
+
+/// Whether RabbitMQ has what was declared, in another form.
+pub(crate) fn is_precondition_failed(error: &lapin::Error) -> bool {
+    code(error) == Some(PRECONDITION_FAILED)
 }
 
 fn code(error: &lapin::Error) -> Option<u16> {

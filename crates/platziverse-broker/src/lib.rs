@@ -14,6 +14,7 @@ pub mod heartbeat;
 mod live;
 mod message;
 mod metrics;
+pub mod mom;
 mod publisher;
 mod retry;
 pub mod topology;

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{ERROR, ORIGIN, ORIGIN_APP, ORIGIN_KEY, ORIGIN_TYPE, REASON, STAGE};
 use crate::message::{ATTEMPTS, Message, from_seconds, text};
-use crate::topology::{DEAD, TELEMETRY, unsharded_key};
+use crate::topology::{DEAD, TELEMETRY, mom_origin, unsharded_key};
 
 const PREVIEW_CHARS: usize = 200;
 
@@ -74,18 +74,23 @@ impl DeadEntry {
             }
             (None, None) => (None, "unroutable".to_owned(), None),
         };
+        let queue =
+            death.as_ref().filter(|_| ours.is_none()).and_then(|death| death.queue.as_deref());
+        let of_application = queue.and_then(mom_origin);
         let timestamp = message.timestamp();
         let (exchange, key, at) = match death {
             Some(death) if ours.is_none() => (death.exchange, death.key, death.at.or(timestamp)),
             _ => (message.header(ORIGIN), message.header(ORIGIN_KEY), timestamp),
         };
         let exchange = exchange.unwrap_or_else(|| message.exchange.clone());
+        let key = key.unwrap_or_else(|| message.routing_key.clone());
+        let (exchange, key) = of_application.unwrap_or((exchange, key));
         Self {
             id: message.message_id().map(str::to_owned),
             reason,
             stage: stage.unwrap_or_else(|| "rabbitmq".to_owned()),
             error,
-            origin_key: origin_key(&exchange, key.unwrap_or_else(|| message.routing_key.clone())),
+            origin_key: origin_key(&exchange, key),
             origin_exchange: exchange,
             at,
             records: message.records().unwrap_or(1),
@@ -227,6 +232,19 @@ mod tests {
         assert_eq!(entry.at.map(Timestamp::as_millis), Some(5000));
         let error = entry.error.unwrap();
         assert_eq!(error, "delivered too often from the queue platziverse.ingest");
+    }
+
+    #[test]
+    fn what_applications_could_not_settle() {
+        let queue = "mom.topic.news.00000000-0000-0000-0000-000000000001";
+        for (exchange, key) in [(topology::MOM, "mom.topic.news.x"), ("mom.topic.news", "")] {
+            let mut headers = FieldTable::default();
+            let deaths = vec![death("delivery_limit", queue, exchange, key)];
+            headers.insert("x-death".into(), AMQPValue::FieldArray(deaths.into()));
+            let entry = DeadEntry::of(&message(headers, topology::DEAD));
+            // Others have had theirs.
+            assert_eq!((&*entry.origin_exchange, &*entry.origin_key), (topology::MOM, queue));
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod declare;
 mod keys;
+mod mom;
 mod show;
 mod tasks;
 
@@ -12,6 +13,8 @@ use serde::Serialize;
 pub(crate) use declare::declare;
 pub(crate) use keys::unsharded_key;
 pub use keys::{STORED_TOPICS, live_binding_keys, shard_of, sharded_key};
+pub(crate) use mom::mom_origin;
+pub use mom::{MOM, MOM_LEASES};
 pub(crate) use tasks::retry_name;
 pub use tasks::{COMMANDS, EVENTS, REPORTS, TASKS};
 

@@ -342,3 +342,45 @@ fn two_make_one() {
     }
     assert_eq!(both.unbindings, ingest().unbindings);
 }
+
+#[test]
+fn queues_of_applications() {
+    let options = crate::mom::MomQueueOptions {
+        max_length: 7,
+        max_bytes: 1 << 40,
+        delivery_limit: 3,
+        message_ttl: Some(Duration::from_secs(60)),
+    };
+    let queue = Queue::mom("mom.queue.a", &options).unwrap();
+    let argument = |name: &str| {
+        let argument = queue.arguments.iter().find(|argument| argument.name == name);
+        argument.map(|argument| argument.value.to_string()).unwrap_or_default()
+    };
+    for (name, value) in [
+        ("x-queue-type", "quorum"),
+        ("x-overflow", "reject-publish"),
+        ("x-max-length", "7"),
+        ("x-max-length-bytes", "1099511627776"),
+        ("x-delivery-limit", "3"),
+        ("x-dead-letter-exchange", DEAD),
+        ("x-dead-letter-strategy", "at-least-once"),
+        ("x-message-ttl", "60000"),
+    ] {
+        assert_eq!(argument(name), value, "{name}");
+    }
+    let none = crate::mom::MomQueueOptions { message_ttl: None, ..options.clone() };
+    assert_eq!(Queue::mom("a", &none).unwrap().arguments.len(), queue.arguments.len() - 1);
+    let long = Duration::from_secs(50 * 24 * 3600);
+    for wrong in [
+        crate::mom::MomQueueOptions { max_length: 0, ..options.clone() },
+        crate::mom::MomQueueOptions { max_bytes: u64::MAX, ..options.clone() },
+        crate::mom::MomQueueOptions { delivery_limit: 0, ..options.clone() },
+        crate::mom::MomQueueOptions { message_ttl: Some(long), ..options.clone() },
+    ] {
+        assert!(Queue::mom("a", &wrong).is_err(), "{wrong:?}");
+    }
+    let topology = Topology::for_mom(&IngestConfig::default());
+    let dead = topology.exchanges.iter().find(|exchange| exchange.name == MOM);
+    assert_eq!(dead.and_then(|exchange| exchange.alternate), Some(DEAD));
+    assert!(reached(&topology, DEAD, "mom.queue.a").contains(DEAD));
+}

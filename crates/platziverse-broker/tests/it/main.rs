@@ -4,6 +4,7 @@
 mod consuming;
 mod dead_letters;
 mod live;
+mod mom;
 mod publishing;
 mod starting;
 mod tasks;
