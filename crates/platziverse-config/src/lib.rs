@@ -72,7 +72,7 @@ pub use sections::gateway::{Anonymous, GatewayConfig, Route, User};
 pub use sections::ingest::IngestConfig;
 pub use sections::log::{LogConfig, LogFormat};
 pub use sections::mom::MomConfig;
-pub use sections::ops::{GATEWAY_OPS, OpsConfig, WORKER_OPS};
+pub use sections::ops::{GATEWAY_OPS, MOM_OPS, OpsConfig, WORKER_OPS};
 pub use sections::tasks::TasksConfig;
 pub use sections::worker::{Role, WorkerConfig};
 pub use settings::{Loaded, Settings};

@@ -24,6 +24,8 @@ pub struct OpsConfig {
 pub const GATEWAY_OPS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9101);
 /// `ops.listen` of a worker that is not told otherwise.
 pub const WORKER_OPS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9102);
+/// `ops.listen` of a server of topics and queues that is not told otherwise.
+pub const MOM_OPS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9104);
 
 impl Default for OpsConfig {
     fn default() -> Self {

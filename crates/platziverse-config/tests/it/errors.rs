@@ -100,6 +100,7 @@ fn values_that_are_not_allowed() {
     let address = "an IP address and a port, such as \"127.0.0.1:9100\"";
     check("gateway.listen = 'localhost:1883'", "\"localhost:1883\"", address);
     check("mom.grpc_listen = '[::1]'", "\"[::1]\"", address);
+    check("mom.url = 'h:50052'", "something else", "a URL such as http://host:50052");
     check("gateway.anonymous = 'no'", "\"no\"", "loopback, always or never");
     check("tasks.queues = []", "a list", "a list of at least 1");
     check("tasks.queues = 'a'", "\"a\"", "a list of at least 1");
