@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, command, config, db, dead, health, task, topology, user};
+use crate::{bench, command, config, db, dead, health, mom, task, topology, user};
 
 const AFTER: &str = "\
 Where RabbitMQ and PostgreSQL are comes from the settings (`platziverse config show` prints them). \
@@ -54,6 +54,13 @@ pub(crate) enum Command {
     /// The gateway's users
     #[command(subcommand)]
     User(user::Command),
+    /// Topics: each subscriber but the publisher gets a copy of a message
+    Topic(mom::Place),
+    /// Queues: one of the subscribers gets a message
+    Queue(mom::Place),
+    /// The keys that applications show to topics and queues
+    #[command(subcommand)]
+    Key(mom::key::Command),
 }
 
 impl Command {
@@ -64,6 +71,8 @@ impl Command {
             Self::Db(command) => command.when_interrupted(),
             Self::Task(command) => command.when_interrupted(),
             Self::Command(command) => command.when_interrupted(),
+            Self::Topic(place) | Self::Queue(place) => place.when_interrupted(),
+            Self::Key(command) => command.when_interrupted(),
             Self::Bench(_)
             | Self::Config(_)
             | Self::Topology(_)
@@ -124,6 +133,20 @@ mod tests {
         check("platziverse health --url http://h:1/readyz", Ok(()));
         check("platziverse health --url https://h", Err(ErrorKind::ValueValidation));
         check("platziverse user hash --username ana", Ok(()));
+        check("platziverse topic create t --max-length 5 --message-ttl 1h --json", Ok(()));
+        check("platziverse topic --key-file k list --subscribed --limit 5", Ok(()));
+        check("platziverse queue list --limit 201", Err(ErrorKind::ValueValidation));
+        check("platziverse queue publish q - --header a=b --header c=d --key-file k", Ok(()));
+        check("platziverse queue publish q --header a", Err(ErrorKind::ValueValidation));
+        check("platziverse queue publish q --lines --json", Ok(()));
+        check("platziverse queue publish q body --lines", Err(ErrorKind::ArgumentConflict));
+        check("platziverse queue consume q --wait 30s -n 5 --ack auto --json", Ok(()));
+        check("platziverse topic consume t --follow --url http://h:1", Ok(()));
+        check("platziverse topic consume t --follow --wait 1s", Err(ErrorKind::ArgumentConflict));
+        check("platziverse topic consume t --ack maybe", Err(ErrorKind::InvalidValue));
+        check("platziverse queue delete q --yes", Ok(()));
+        check("platziverse key create --key-file k --json", Ok(()));
+        check("platziverse key rotate --url http://h:1 --key-file k", Ok(()));
         check("platziverse", Err(ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand));
         check("platziverse nonsense", Err(ErrorKind::InvalidSubcommand));
         check("platziverse --version", Err(ErrorKind::DisplayVersion));

@@ -10,6 +10,7 @@ mod db;
 mod dead;
 mod discovery;
 mod health;
+mod mom;
 mod output;
 mod process;
 mod progress;

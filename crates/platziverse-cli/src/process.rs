@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use platziverse_client::Kind;
 use platziverse_service::chain;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -11,7 +12,9 @@ use tokio::task::JoinError;
 
 use crate::args::{Args, Command};
 use crate::settings::Context;
-use crate::{bench, command, config, db, dead, health, output, progress, task, topology, user};
+use crate::{
+    bench, command, config, db, dead, health, mom, output, progress, task, topology, user,
+};
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -81,6 +84,9 @@ async fn dispatch(command: Command, context: Context) -> anyhow::Result<()> {
         Command::Health(args) => health::run(args, &context),
         Command::Bench(args) => bench::run(args, &context).await,
         Command::User(command) => user::run(command).await,
+        Command::Topic(place) => mom::run(Kind::Topic, place, &context).await,
+        Command::Queue(place) => mom::run(Kind::Queue, place, &context).await,
+        Command::Key(command) => mom::key::run(command, &context).await,
     }
 }
 
