@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2154,SC2034
 # Platziverse's own services, each under a supervisor. Sourced after common.sh; RUN is the run directory.
 
-readonly services=(gateway worker-1 worker-2)
+readonly services=(gateway worker-1 worker-2 mom)
 readonly drain_seconds=15
 
 # Where everything is, as it is told to people who are in the checkout.
@@ -27,6 +27,19 @@ run_forget() {
 }
 
 service_program() { say "platziverse-${1%-[0-9]}"; }
+
+# service_listeners NAME: where it listens, beside its health: a line each with the port's name, the one it is to have, and
+# the setting.
+service_listeners() {
+  case $1 in
+    gateway) say 'mqtt 1883 PLATZIVERSE_GATEWAY__LISTEN' ;;
+    mom)
+      say 'mom.http 8080 PLATZIVERSE_MOM__LISTEN'
+      say 'mom.grpc 50052 PLATZIVERSE_MOM__GRPC_LISTEN'
+      say 'mom.older 50051 PLATZIVERSE_MOM__OLDER_GRPC_LISTEN'
+      ;;
+  esac
+}
 
 service_alive() { pid_alive "$RUN/$1.loop"; }
 
@@ -55,13 +68,12 @@ service_ready() {
 
 # service_displaced NAME: another program listens where it should.
 service_displaced() {
-  local listener listeners=("$1.ops")
-  [[ $1 != gateway ]] || listeners+=(mqtt)
-  for listener in "${listeners[@]}"; do
+  local listener
+  while read -r listener _; do
     if service_port "$listener" && port_taken "$port"; then
       { pid_alive "$RUN/$1.pid" && listens "$pid" "$port"; } || return 0
     fi
-  done
+  done < <(say "$1.ops" && service_listeners "$1")
   return 1
 }
 
@@ -73,8 +85,7 @@ with_settings() (
     case $name in DB_HOST | DB_NAME | DB_USER | DB_PASS | DB_PASS_FILE | RABBITMQ_HOSTNAME) unset "$name" ;; esac
     [[ $name == PLATZIVERSE_* ]] || continue
     case ${name^^} in
-      PLATZIVERSE_AMQP__* | PLATZIVERSE_DATABASE__* | PLATZIVERSE_OPS__LISTEN | PLATZIVERSE_OPS__LISTEN_FILE | \
-        PLATZIVERSE_GATEWAY__LISTEN | PLATZIVERSE_GATEWAY__LISTEN_FILE) unset "$name" ;;
+      PLATZIVERSE_AMQP__* | PLATZIVERSE_DATABASE__* | PLATZIVERSE_*__*LISTEN | PLATZIVERSE_*__*LISTEN_FILE) unset "$name" ;;
     esac
   done < <(compgen -e)
   export PLATZIVERSE_AMQP__URL=$AMQP_URL PLATZIVERSE_DATABASE__URL=$DATABASE_URL
@@ -87,7 +98,10 @@ service_start() {
   rm -f -- "$RUN/$1.pid"
   say 0 >"$RUN/$1.exits"
   service_claim_port "$1.ops" "$(service_preferred_ops_port "$1")"
-  [[ $1 != gateway ]] || service_claim_port mqtt 1883
+  local listener preferred
+  while read -r listener preferred _; do
+    service_claim_port "$listener" "$preferred"
+  done < <(service_listeners "$1")
   with_settings service_launch "$1" "$2/$(service_program "$1")" "$log" ||
     fail "$1 could not be started" "its log: $log"
 }
@@ -96,10 +110,11 @@ service_start() {
 service_launch() {
   service_port "$1.ops" || return 1
   export PLATZIVERSE_OPS__LISTEN=127.0.0.1:$port
-  if [[ $1 == gateway ]]; then
-    service_port mqtt || return 1
-    export PLATZIVERSE_GATEWAY__LISTEN=127.0.0.1:$port
-  fi
+  local listener setting
+  while read -r listener _ setting; do
+    service_port "$listener" || return 1
+    export "$setting=127.0.0.1:$port"
+  done < <(service_listeners "$1")
   detach "$RUN/$1.loop" "$3" "$here/lib/supervise" "$RUN" "$1" "$2"
 }
 
@@ -108,6 +123,7 @@ service_preferred_ops_port() {
     gateway) say 9101 ;;
     worker-1) say 9102 ;;
     worker-2) say 9103 ;;
+    mom) say 9104 ;;
   esac
 }
 
