@@ -1,5 +1,6 @@
 //! The books of a service: what came in, and what became of it.
 
+use crate::mom::PROGRAM as MOM;
 use crate::{Process, Samples};
 
 /// A book's metric names: the book, how it calls what comes in, and the fates.
@@ -16,11 +17,12 @@ const TASKS: Book = (
 );
 const REPORTS: Book =
     ("worker_reports", "received", &["applied", "ignored", "dead_lettered", "requeued"]);
+const MOM_PUBLISHES: Book = ("mom_publishes", "received", &["confirmed", "refused"]);
 
 /// The sums of a book at one moment. [`Balance::entered`] and [`Balance::accounted`] must be equal.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Balance {
-    /// What came in: a gateway's publishes, a worker's records, tasks or reports.
+    /// What came in: publishes, or a worker's records, tasks or reports.
     pub entered: f64,
     /// What has met its fate, with what is in flight.
     pub accounted: f64,
@@ -61,8 +63,11 @@ impl Process {
 
     /// All its books at one moment, by name: those of a worker are of one that has every role.
     pub async fn all_books(&self) -> Result<Vec<(&'static str, Balance)>, String> {
-        let books: &[Book] =
-            if self.is_gateway() { &[PUBLISHES] } else { &[RECORDS, TASKS, REPORTS] };
+        let books: &[Book] = match self.program() {
+            _ if self.is_gateway() => &[PUBLISHES],
+            MOM => &[MOM_PUBLISHES],
+            _ => &[RECORDS, TASKS, REPORTS],
+        };
         let samples = self.try_metrics().await?;
         books.iter().map(|book| Ok((book.0, Balance::read(*book, &samples)?))).collect()
     }

@@ -28,7 +28,7 @@ pub(crate) fn optional(name: &str) -> Option<PathBuf> {
 }
 
 /// A program of this workspace, or `examples/…`: in `TEST_PROGRAMS`, else beside the running test or program.
-pub(crate) fn program(name: &str) -> PathBuf {
+pub fn program(name: &str) -> PathBuf {
     let program = optional("TEST_PROGRAMS").unwrap_or_else(beside_the_test).join(name);
     assert!(
         program.exists(),

@@ -2,6 +2,7 @@
 //!
 //! What begins with `try_` can be asked while RabbitMQ is down; the rest fails the test then.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use base64::Engine;
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::DeadLetter;
 use crate::http::{self, Answer};
-use crate::name;
+use crate::{name, url};
 
 /// The management API of one RabbitMQ, seen from one vhost. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -45,6 +46,16 @@ impl Management {
             authorization: format!("Basic {}", STANDARD.encode(credentials)),
             vhost: vhost.to_owned(),
         }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        url::host(&self.base)
+    }
+
+    /// The `Authorization` of its requests.
+    pub fn authorization(&self) -> &str {
+        &self.authorization
     }
 
     /// Makes the vhost and gives the user all permissions in it.

@@ -81,6 +81,10 @@ impl Process {
         self.mqtt.is_some()
     }
 
+    pub(crate) fn program(&self) -> &'static str {
+        self.start.program
+    }
+
     /// What it wrote to stdout and stderr.
     pub fn log(&self) -> String {
         let bytes = std::fs::read(&self.log).unwrap_or_default();

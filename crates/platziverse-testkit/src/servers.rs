@@ -1,10 +1,11 @@
 //! A RabbitMQ and a PostgreSQL of a test's own, for tests that stop them.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use crate::environment;
+use crate::{environment, url};
 
 /// Private servers; they and their data go when this is dropped.
 #[derive(Debug)]
@@ -15,9 +16,15 @@ pub struct Servers {
 }
 
 impl Servers {
-    /// Starts a RabbitMQ and a PostgreSQL, and answers when they do.
-    pub(crate) async fn start(name: &str) -> Self {
-        Self::start_in(name, "all", &[]).await.unwrap_or_else(|error| panic!("{error}"))
+    /// Starts these parts, and answers when they do.
+    pub(crate) async fn start(name: &str, parts: &[&str]) -> Self {
+        let [first, others @ ..] = parts else { panic!("nothing is to be started") };
+        let servers = Self::start_in(name, first, &[]).await;
+        let servers = servers.unwrap_or_else(|error| panic!("{error}"));
+        for part in others {
+            servers.run("start", part).await;
+        }
+        servers
     }
 
     /// Starts `what` (as `scripts/servers start` calls it) in a folder `name` of its own, and
@@ -87,6 +94,11 @@ impl Servers {
         let values: HashMap<_, _> = text.lines().filter_map(|line| line.split_once('=')).collect();
         let value = values.get(name).unwrap_or_else(|| panic!("{}: no {name}", path.display()));
         value.trim_matches('\'').to_owned()
+    }
+
+    /// Where the server of such a value listens, such as AMQP_URL_2 of a cluster.
+    pub fn address(&self, name: &str) -> SocketAddr {
+        url::address(&self.url(name))
     }
 
     /// The folder with their data and logs.

@@ -56,13 +56,17 @@ impl Start {
         command
     }
 
-    /// Runs the program to its end; kills it and fails the test if it does not end.
-    pub(crate) async fn run(self) -> Ended {
+    /// Runs the program to its end, with this on its stdin; kills it and fails the test if it does
+    /// not end.
+    pub(crate) async fn run(self, input: &str) -> Ended {
         let name = self.program;
         // Files take what a pipe would hold up until somebody reads it.
-        let file = |ending| self.folder.join(format!("{name}-{}.{ending}", Uuid::now_v7()));
-        let (stdout, stderr) = (file("out"), file("err"));
-        let spawned = self.command().stdout(make(&stdout)).stderr(make(&stderr)).spawn();
+        let label = format!("{}-{}", name.replace('/', "-"), Uuid::now_v7());
+        let file = |ending| self.folder.join(format!("{label}.{ending}"));
+        let (stdin, stdout, stderr) = (file("in"), file("out"), file("err"));
+        let mut command = self.command();
+        command.stdin(given(&stdin, input)).stdout(make(&stdout)).stderr(make(&stderr));
+        let spawned = command.spawn();
         let child = spawned.unwrap_or_else(|error| panic!("{name} cannot be run: {error}"));
         let status = end_of(child).await;
         let ended =
@@ -117,6 +121,15 @@ async fn end_of(child: Child) -> Option<ExitStatus> {
 
 fn make(path: &Path) -> File {
     File::create(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// A file with this text, to be read; its name is gone at once.
+fn given(path: &Path, text: &str) -> File {
+    let opened = std::fs::write(path, text).and_then(|()| File::open(path));
+    let file = opened.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    // What stays behind is in the folder of the logs.
+    let _ = std::fs::remove_file(path);
+    file
 }
 
 /// What is in a file, which then is gone.

@@ -19,6 +19,16 @@ pub(crate) fn with_address(url: &str, address: SocketAddr) -> String {
 pub(crate) fn address(url: &str) -> SocketAddr {
     let (server, _) = split_path(url);
     let (_, address) = split_credentials(server);
+    resolved(address)
+}
+
+/// The address of the server of a URL without credentials.
+pub(crate) fn host(url: &str) -> SocketAddr {
+    let (server, _) = split_path(url);
+    resolved(server.rsplit('/').next().unwrap_or_default())
+}
+
+fn resolved(address: &str) -> SocketAddr {
     let mut found = address.to_socket_addrs().unwrap_or_else(|error| panic!("{address}: {error}"));
     found.next().unwrap_or_else(|| panic!("{address}: no address"))
 }
@@ -46,6 +56,7 @@ mod tests {
         let other = SocketAddr::from(([127, 0, 0, 1], 1));
         assert_eq!(with_path(url, "v"), "amqp://u:p@127.0.0.1:5672/v");
         assert_eq!(with_address(url, other), "amqp://u:p@127.0.0.1:1/%2f");
-        assert_eq!(address(url), SocketAddr::from(([127, 0, 0, 1], 5672)));
+        let own = SocketAddr::from(([127, 0, 0, 1], 5672));
+        assert_eq!((address(url), host("http://127.0.0.1:5672/api")), (own, own));
     }
 }

@@ -61,9 +61,19 @@ impl World {
 
     /// A world with servers of its own, which [`World::servers`] can stop and start.
     pub async fn private() -> Self {
+        Self::private_of(&["all"]).await
+    }
+
+    /// The same with a RabbitMQ cluster of three. Its first node is the one that is used; see
+    /// [`Servers::address`] for the others.
+    pub async fn cluster() -> Self {
+        Self::private_of(&["cluster", "postgres"]).await
+    }
+
+    async fn private_of(parts: &[&str]) -> Self {
         let permit = PRIVATE.clone().acquire_owned().await.expect("the semaphore is never closed");
         let name = name::fresh();
-        let servers = Arc::new(Servers::start(&name).await);
+        let servers = Arc::new(Servers::start(&name, parts).await);
         let mut world = Self::new(&name, urls(&servers), Some(servers));
         world._permit = Some(permit);
         world.outlived = false;
@@ -243,7 +253,18 @@ impl World {
         arguments: &[&str],
         settings: &[(&str, &str)],
     ) -> Ended {
-        self.prepare_any(program, arguments, settings).run().await
+        self.run_reading(program, arguments, settings, "").await
+    }
+
+    /// The same with something on the program's stdin.
+    pub async fn run_reading(
+        &self,
+        program: &'static str,
+        arguments: &[&str],
+        settings: &[(&str, &str)],
+        input: &str,
+    ) -> Ended {
+        self.prepare_any(program, arguments, settings).run(input).await
     }
 
     /// The same at a terminal, where somebody types `typed`: how it ended, and what was shown.
@@ -287,7 +308,7 @@ impl World {
         client
     }
 
-    fn prepare(
+    pub(crate) fn prepare(
         &self,
         program: &'static str,
         arguments: &[&str],
@@ -305,7 +326,7 @@ impl World {
         }
     }
 
-    fn label(&self, kind: &str) -> String {
+    pub(crate) fn label(&self, kind: &str) -> String {
         format!("{kind}-{}", self.started.fetch_add(1, Ordering::Relaxed) + 1)
     }
 }
@@ -327,7 +348,7 @@ fn urls(servers: &Servers) -> [String; 3] {
     ["AMQP_URL", "MANAGEMENT_URL", "DATABASE_URL"].map(|key| servers.url(key))
 }
 
-async fn ready(mut process: Process) -> Result<Process, String> {
+pub(crate) async fn ready(mut process: Process) -> Result<Process, String> {
     match (process.try_ready(PATIENCE).await, process.panicked()) {
         (Ok(()), None) => Ok(process),
         (Ok(()), Some(panic)) => Err(format!("{} panicked:\n{panic}", process.name())),

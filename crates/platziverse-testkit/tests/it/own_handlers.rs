@@ -87,15 +87,17 @@ async fn an_event_that_comes_again_has_its_visitor_greeted_once() {
 }
 
 #[test]
-fn the_readme_shows_the_example() {
+fn the_readme_shows_the_examples() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
-    let (readme, example) =
-        (read("README.md"), read("crates/platziverse-worker/examples/own_handlers.rs"));
+    let readme = read("README.md");
+    let examples = ["worker/examples/own_handlers", "client/examples/work_queue"];
+    let example: String =
+        examples.iter().map(|path| read(&format!("crates/platziverse-{path}.rs"))).collect();
     let blocks = readme.split("```rust\n").skip(1).filter_map(|rest| rest.split("```").next());
     let shown: Vec<&str> = blocks.collect();
     for block in &shown {
-        assert!(example.contains(block), "the example has no such code:\n{block}");
+        assert!(example.contains(block), "no example has such code:\n{block}");
     }
     let handlers = shown.concat().matches("impl Handler for").count();
     assert_eq!(handlers, 2, "of the example");
