@@ -6,7 +6,7 @@
 //! ([`faults`]) begins, holds and ends; then everything must settle, every agent's presence must be
 //! true ([`presence`]), and every message must be where its client was told it is ([`reconcile`]).
 //! Some rounds have another load ([`work`]): events and commands ([`tasks`]), or commands to agents
-//! ([`commands`]), that an application publishes ([`sender`]).
+//! ([`commands`]), that an application publishes ([`sender`]), or topics and queues ([`mom`]).
 
 pub mod args;
 pub mod ballast;
@@ -18,6 +18,7 @@ pub mod faults;
 pub mod fleet;
 pub mod kept;
 pub mod ledger;
+pub mod mom;
 pub mod noise;
 pub mod presence;
 pub mod reconcile;

@@ -4,7 +4,7 @@ use platziverse_testkit::aligned;
 
 use crate::round::RoundReport;
 
-const HEAD: [&str; 10] = [
+const HEAD: [&str; 11] = [
     "fault",
     "attempted",
     "acknowledged",
@@ -15,6 +15,7 @@ const HEAD: [&str; 10] = [
     "recovered",
     "gateway MB",
     "worker MB",
+    "mom MB",
 ];
 
 /// The rounds as a table; a line of its own for each thing unexpected.
@@ -79,6 +80,7 @@ fn row(round: &RoundReport) -> Vec<String> {
         recovered(round),
         megabytes(round.peak_memory.gateway),
         megabytes(round.peak_memory.worker),
+        megabytes(round.peak_memory.mom),
     ]
 }
 

@@ -12,6 +12,7 @@ use crate::character::Part;
 use crate::faults::{Fault, Target};
 use crate::fleet::Order;
 use crate::reconcile::{Tally, reconcile};
+use crate::service::Service;
 use crate::stage::{Setup, Stage};
 use crate::watch::Peak;
 use crate::{kept, presence, schedule};
@@ -185,7 +186,8 @@ async fn close(mut stage: Stage, report: &mut RoundReport) {
     stage.unexpected.extend(stage.fleet.finish().await);
     stage.unexpected.extend(stage.crowd.disband().await);
     ledgers.append(&mut stage.crowd.ledgers);
-    for service in stage.gateways.iter_mut().chain(&mut stage.workers) {
+    let services = stage.gateways.iter_mut().chain(&mut stage.workers).chain(&mut stage.moms);
+    for service in services {
         if service.is_running() {
             stage.watch.last(service).await;
         }
@@ -199,18 +201,17 @@ async fn close(mut stage: Stage, report: &mut RoundReport) {
         Err(why) => stage.unexpected.push(format!("what is kept cannot be read: {why}")),
     }
     if let Some(work) = &mut stage.work {
-        match work.close(&stage.world, stage.letters_may_repeat).await {
+        let (repeat, promises) = (stage.letters_may_repeat, stage.setup.promises);
+        match work.close(&stage.world, &stage.servers, repeat, promises).await {
             Ok(tally) => report.tally += tally,
-            Err(why) => stage.unexpected.push(format!("tasks cannot be counted: {why}")),
+            Err(why) => stage.unexpected.push(format!("the load cannot be counted: {why}")),
         }
     }
     report.peak_memory = stage.watch.peak;
     report.books_read = stage.watch.readings;
     report.tally.unexpected.extend(stage.watch.unexpected());
     report.tally.unexpected.append(&mut stage.unexpected);
-    for service in stage.gateways.iter_mut().chain(&mut stage.workers) {
-        service.kill();
-    }
+    stage.services_mut().for_each(Service::kill);
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{try_join, try_join_all};
-use platziverse_testkit::{Held, Proxy, Servers, Toxic, World};
+use futures_util::future::{try_join_all, try_join3};
+use platziverse_testkit::{Held, Mom, Proxy, Servers, Toxic, World};
 use tokio::time::{Instant, sleep};
 
 use crate::ballast::Ballast;
@@ -14,6 +14,7 @@ use crate::crowd::Crowd;
 use crate::ear::Ear;
 use crate::faults::Overload;
 use crate::fleet::{Fleet, Order, Plan};
+use crate::mom::reconcile::Promises;
 use crate::service::Service;
 use crate::watch::Watch;
 use crate::work::{Load, Work};
@@ -22,16 +23,6 @@ use crate::work::{Load, Work};
 const LOOK: Duration = Duration::from_millis(250);
 /// How long a service may take to be ready when nothing is in its way.
 const READY: Duration = Duration::from_secs(60);
-
-/// What is emptied before a round ends; the queues in which tasks wait for another attempt have more
-/// in their names.
-const QUEUES: [&str; 5] = [
-    "platziverse.ingest",
-    "platziverse.events",
-    "platziverse.commands",
-    "platziverse.retry.",
-    "platziverse.reports",
-];
 
 /// A setting of a service, as its environment has it.
 pub type Setting = (&'static str, String);
@@ -43,6 +34,8 @@ pub struct Setup {
     pub gateways: usize,
     /// Workers.
     pub workers: usize,
+    /// Servers of topics and queues.
+    pub moms: usize,
     /// What they are busy with.
     pub load: Load,
     /// The agents that report.
@@ -51,6 +44,8 @@ pub struct Setup {
     pub settings: Vec<Setting>,
     /// Whether RabbitMQ or PostgreSQL will be away for a while.
     pub outage: bool,
+    /// What it leaves in force, of topics and queues.
+    pub promises: Promises,
     /// Whether the round has one fault: nothing else blurs what it must show.
     pub alone: bool,
 }
@@ -72,11 +67,15 @@ pub struct Stage {
     pub gateways: Vec<Service>,
     /// The workers.
     pub workers: Vec<Service>,
+    /// The servers of topics and queues.
+    pub moms: Vec<Service>,
+    /// Between each server of topics and queues and RabbitMQ.
+    pub mom_amqp: Vec<Proxy>,
     /// Between each gateway and RabbitMQ.
     pub gateway_amqp: Vec<Proxy>,
     /// Between workers and RabbitMQ.
     pub worker_amqp: Proxy,
-    /// Between workers and PostgreSQL.
+    /// Between services and PostgreSQL.
     pub postgres: Proxy,
     /// A transaction of a stranger's that holds a lock.
     pub held: Option<Held>,
@@ -106,10 +105,8 @@ impl Stage {
         let amqp = world.amqp_address();
         let worker_amqp = Proxy::start(amqp).await;
         let postgres = Proxy::start(world.database().address()).await;
-        let mut gateway_amqp = Vec::new();
-        for _ in 0..setup.gateways {
-            gateway_amqp.push(Proxy::start(amqp).await);
-        }
+        let gateway_amqp = proxies(setup.gateways, amqp).await;
+        let mom_amqp = proxies(setup.moms, amqp).await;
         let worker = async |_| {
             let own = vec![
                 ("PLATZIVERSE_AMQP__URL", world.amqp_url_at(worker_amqp.address())),
@@ -123,14 +120,24 @@ impl Stage {
             let process = world.try_gateway_with(&together(&own, &setup.settings)).await?;
             Ok::<_, String>(Service::of(process, setup.outage))
         };
+        let mom = async |proxy: &Proxy| {
+            let own = vec![
+                ("PLATZIVERSE_AMQP__URL", world.amqp_url_at(proxy.address())),
+                ("PLATZIVERSE_DATABASE__URL", world.database().url_at(postgres.address())),
+            ];
+            world.try_mom_with(&together(&own, &setup.settings)).await
+        };
         // All at once, as whoever starts a whole system does.
-        let (workers, gateways) = try_join(
+        let (workers, gateways, moms) = try_join3(
             try_join_all((0..setup.workers).map(worker)),
             try_join_all(gateway_amqp.iter().map(gateway)),
+            try_join_all(mom_amqp.iter().map(mom)),
         )
         .await?;
         let addresses: Vec<SocketAddr> = gateways.iter().map(|one| one.mqtt()).collect();
-        let work = Work::start(name, &world, &setup, &addresses).await?;
+        let work = Work::start(name, &world, &setup, &addresses, &moms).await?;
+        let of_mom = |server: Mom| Service::of(server.into_process(), setup.outage);
+        let moms = moms.into_iter().map(of_mom).collect();
         let stage = Self {
             unexpected: Vec::new(),
             dead_expected: Vec::new(),
@@ -139,6 +146,8 @@ impl Stage {
             ears: addresses.into_iter().map(Ear::at).collect(),
             gateways,
             workers,
+            moms,
+            mom_amqp,
             gateway_amqp,
             worker_amqp,
             postgres,
@@ -178,6 +187,20 @@ impl Stage {
             worker.look();
             self.watch.worker(worker).await;
         }
+        for mom in &mut self.moms {
+            mom.look();
+            self.watch.mom(mom).await;
+        }
+    }
+
+    /// Every service.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.gateways.iter().chain(&self.workers).chain(&self.moms)
+    }
+
+    /// The same, to be changed.
+    pub fn services_mut(&mut self) -> impl Iterator<Item = &mut Service> {
+        self.gateways.iter_mut().chain(&mut self.workers).chain(&mut self.moms)
     }
 
     /// Waits until a condition holds, and looks meanwhile.
@@ -203,7 +226,7 @@ impl Stage {
     /// Waits until every service says that it is ready.
     pub async fn ready(&mut self) -> Result<(), String> {
         self.until("every service is ready", READY, async |stage| {
-            for process in stage.gateways.iter().chain(&stage.workers) {
+            for process in stage.services() {
                 match process.try_readyz().await {
                     Ok((200, _)) => {}
                     Ok((_, body)) => return Err(format!("{}: {body}", process.name())),
@@ -272,7 +295,7 @@ impl Stage {
     }
 
     async fn idle(&self) -> Result<(), String> {
-        for service in self.gateways.iter().chain(&self.workers) {
+        for service in self.services() {
             for (book, balance) in service.all_books().await? {
                 let held = balance.in_flight;
                 if held != 0.0 {
@@ -288,7 +311,7 @@ impl Stage {
         let vhost = self.world.vhost();
         let question = ["-q", "list_queues", "-p", vhost, "--no-table-headers", "name", "messages"];
         let answer = self.servers.ctl(&question).await?;
-        for wanted in QUEUES {
+        for wanted in self.setup.load.queues() {
             let mut is_there = false;
             let queues = answer.lines().filter_map(|line| line.split_once('\t'));
             for (name, messages) in queues.filter(|(name, _)| name.starts_with(wanted)) {
@@ -312,23 +335,30 @@ impl Stage {
         (self.held, self.ballast) = (None, None);
         self.crowd.calm();
         self.servers.try_run("start", "all").await?;
-        for service in self.gateways.iter_mut().chain(&mut self.workers) {
-            service.start_again()?;
-        }
+        self.services_mut().try_for_each(Service::start_again)?;
         self.order(Order::Settle);
         self.settle(within).await
     }
 
     /// Every way from a service to RabbitMQ.
     pub fn to_rabbitmq(&self) -> impl Iterator<Item = &Proxy> {
-        let work = self.work.as_ref().map(Work::amqp);
-        self.gateway_amqp.iter().chain([&self.worker_amqp]).chain(work)
+        let work = self.work.as_ref().and_then(Work::amqp);
+        let services = self.gateway_amqp.iter().chain([&self.worker_amqp]).chain(&self.mom_amqp);
+        services.chain(work)
     }
 
     /// Something that should not have happened.
     pub fn note(&mut self, words: impl Into<String>) {
         self.unexpected.push(words.into());
     }
+}
+
+async fn proxies(count: usize, target: SocketAddr) -> Vec<Proxy> {
+    let mut proxies = Vec::with_capacity(count);
+    for _ in 0..count {
+        proxies.push(Proxy::start(target).await);
+    }
+    proxies
 }
 
 fn together<'a>(own: &'a [(&'static str, String)], more: &'a [Setting]) -> Vec<(&'a str, &'a str)> {

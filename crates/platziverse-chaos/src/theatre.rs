@@ -11,6 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::args::Args;
 use crate::faults::{Fault, Needs};
 use crate::fleet::Plan;
+use crate::mom::reconcile::Promises;
 use crate::round::{self, RoundReport};
 use crate::stage::Setup;
 use crate::work::Load;
@@ -59,18 +60,21 @@ fn setup(faults: &[Fault], args: &Args) -> Setup {
     let load = loads.into_iter().find(|load| *load != Load::Reports).unwrap_or(Load::Reports);
     let mut settings = load.settings();
     settings.extend(faults.iter().flat_map(|fault| fault.settings()));
-    let (gateways, agents) = match load {
-        Load::Reports => (2, args.agents),
-        Load::Tasks => (0, 0),
-        Load::Commands => (2, 0),
+    let (gateways, workers, moms, agents) = match load {
+        Load::Reports => (2, 2, 0, args.agents),
+        Load::Tasks => (0, 2, 0, 0),
+        Load::Commands => (2, 2, 0, 0),
+        Load::Mom => (0, 0, 2, 0),
     };
     Setup {
         gateways,
-        workers: 2,
+        workers,
+        moms,
         load,
         plan: Plan { agents, rate: args.rate },
         settings,
         outage: faults.iter().any(|fault| fault.is_outage()),
+        promises: faults.first().map_or_else(Promises::default, |fault| fault.promises()),
         alone: faults.len() == 1,
     }
 }

@@ -12,6 +12,10 @@ pub const GATEWAY_MEMORY_MAX: u64 = 128 << 20;
 /// writers hold and one batch of each.
 pub const WORKER_MEMORY_MAX: u64 = 160 << 20;
 
+/// The most memory that a server of topics and queues may take, in bytes: some 50 MB, and the room
+/// for messages on their way (64 MiB).
+pub const MOM_MEMORY_MAX: u64 = 128 << 20;
+
 /// The most memory that any service of a kind took, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Peak {
@@ -19,6 +23,8 @@ pub struct Peak {
     pub gateway: u64,
     /// Of a worker.
     pub worker: u64,
+    /// Of a server of topics and queues.
+    pub mom: u64,
 }
 
 /// What was seen.
@@ -43,6 +49,12 @@ impl Watch {
     /// Looks at one worker.
     pub async fn worker(&mut self, process: &Process) {
         self.peak.worker = self.peak.worker.max(process.peak_memory());
+        let _ = self.books(process).await;
+    }
+
+    /// Looks at one server of topics and queues.
+    pub async fn mom(&mut self, process: &Process) {
+        self.peak.mom = self.peak.mom.max(process.peak_memory());
         let _ = self.books(process).await;
     }
 
@@ -75,8 +87,9 @@ impl Watch {
         };
         let gateway = over("gateway", self.peak.gateway, GATEWAY_MEMORY_MAX);
         let worker = over("worker", self.peak.worker, WORKER_MEMORY_MAX);
+        let mom = over("server of topics and queues", self.peak.mom, MOM_MEMORY_MAX);
         let books = self.unexpected.iter().map(|((name, _), words)| format!("{name}: {words}"));
-        books.chain(gateway).chain(worker).collect()
+        books.chain(gateway).chain(worker).chain(mom).collect()
     }
 }
 
@@ -120,12 +133,15 @@ mod tests {
 
     #[test]
     fn memory_has_a_bound_for_each_kind() {
-        let peak = Peak { gateway: GATEWAY_MEMORY_MAX, worker: WORKER_MEMORY_MAX };
+        let (gateway, worker, mom) = (GATEWAY_MEMORY_MAX, WORKER_MEMORY_MAX, MOM_MEMORY_MAX);
+        let peak = Peak { gateway, worker, mom };
         let mut watch = Watch { peak, ..Watch::default() };
         assert!(watch.unexpected().is_empty());
         watch.peak.gateway += 1;
         assert_eq!(watch.unexpected().len(), 1);
         watch.peak.worker += 1;
         assert_eq!(watch.unexpected().len(), 2);
+        watch.peak.mom += 1;
+        assert_eq!(watch.unexpected().len(), 3);
     }
 }

@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 
-use platziverse_testkit::{Proxy, World};
+use platziverse_testkit::{Mom as MomServer, Proxy, Servers, World};
 
 use crate::commands::Commands;
 use crate::fleet::Order;
+use crate::mom::Mom;
+use crate::mom::reconcile::Promises;
 use crate::reconcile::Tally;
 use crate::sender::Sender;
 use crate::stage::{Setting, Setup};
@@ -20,25 +22,46 @@ pub enum Load {
     Tasks,
     /// Commands to agents.
     Commands,
+    /// Topics and queues for applications.
+    Mom,
 }
+
+/// What is emptied before a round ends; the queues in which tasks wait for another attempt have more
+/// in their names.
+const QUEUES: [&str; 5] = [
+    "platziverse.ingest",
+    "platziverse.events",
+    "platziverse.commands",
+    "platziverse.retry.",
+    "platziverse.reports",
+];
+/// The same of topics and queues.
+const MOM_QUEUES: [&str; 2] = ["mom.queue.load-", "mom.topic.load-"];
 
 impl Load {
     /// What services need to know for it.
     pub fn settings(self) -> Vec<Setting> {
         match self {
-            Self::Reports | Self::Commands => Vec::new(),
+            Self::Reports | Self::Commands | Self::Mom => Vec::new(),
             Self::Tasks => tasks::settings(),
         }
     }
+
+    /// The starts of the names of queues that must be empty at a round's end.
+    pub fn queues(self) -> &'static [&'static str] {
+        if self == Self::Mom { &MOM_QUEUES } else { &QUEUES }
+    }
 }
 
-/// An application that publishes tasks, and whom they need.
+/// Applications that use the services, and whom they need.
 #[derive(Debug)]
 pub enum Work {
     /// Events and commands.
     Tasks(Tasks),
     /// Commands to agents.
     Commands(Commands),
+    /// Topics and queues for applications.
+    Mom(Mom),
 }
 
 impl Work {
@@ -49,6 +72,7 @@ impl Work {
         world: &World,
         setup: &Setup,
         gateways: &[SocketAddr],
+        moms: &[MomServer],
     ) -> Result<Option<Self>, String> {
         let (settings, rate) = (&setup.settings, setup.plan.rate);
         Ok(match setup.load {
@@ -58,41 +82,50 @@ impl Work {
                 let commands = Commands::start(name, world, settings, rate, gateways).await?;
                 Some(Self::Commands(commands))
             }
+            Load::Mom => Some(Self::Mom(Mom::start(moms, rate).await?)),
         })
     }
 
-    fn sender(&self) -> &Sender {
+    fn sender(&self) -> Option<&Sender> {
         match self {
-            Self::Tasks(tasks) => &tasks.sender,
-            Self::Commands(commands) => &commands.sender,
+            Self::Tasks(tasks) => Some(&tasks.sender),
+            Self::Commands(commands) => Some(&commands.sender),
+            Self::Mom(_) => None,
         }
     }
 
-    /// Between the application and RabbitMQ.
-    pub fn amqp(&self) -> &Proxy {
-        &self.sender().amqp
+    /// Between the application and RabbitMQ, if it speaks to that itself.
+    pub fn amqp(&self) -> Option<&Proxy> {
+        self.sender().map(|sender| &sender.amqp)
     }
 
     /// Gives all of it an order.
     pub fn order(&self, order: Order) {
-        self.sender().order(order);
-        if let Self::Commands(commands) = self {
-            commands.order(order);
+        self.sender().into_iter().for_each(|sender| sender.order(order));
+        match self {
+            Self::Tasks(_) => {}
+            Self::Commands(commands) => commands.order(order),
+            Self::Mom(mom) => mom.order(order),
         }
     }
 
-    /// How many tasks there are so far.
+    /// How many tasks or messages there are so far.
     pub fn sent(&self) -> u64 {
-        self.sender().outbox.len()
+        match self {
+            Self::Tasks(Tasks { sender, .. }) | Self::Commands(Commands { sender, .. }) => {
+                sender.outbox.len()
+            }
+            Self::Mom(mom) => mom.letters.len(),
+        }
     }
 
     /// What has no answer yet and will have one.
     pub fn unsettled(&self) -> u64 {
-        let owed = match self {
-            Self::Tasks(_) => 0,
-            Self::Commands(commands) => commands.owed(),
-        };
-        self.sender().outbox.open() + owed
+        match self {
+            Self::Tasks(tasks) => tasks.sender.outbox.open(),
+            Self::Commands(commands) => commands.sender.outbox.open() + commands.owed(),
+            Self::Mom(mom) => mom.letters.open(),
+        }
     }
 
     /// Whether tasks of all kinds, or of all agents, from this number on are done.
@@ -100,11 +133,16 @@ impl Work {
         match self {
             Self::Tasks(tasks) => tasks.are_done_from(number, world).await,
             Self::Commands(commands) => commands.are_done_from(number),
+            Self::Mom(mom) => mom.letters.are_done_from(number),
         }
     }
 
-    /// Whether the row of every command says that it has ended.
+    /// Whether the row of every command says that it has ended, and no row of the catalogue that
+    /// something is half-done.
     pub async fn has_ended(&self, world: &World) -> Result<(), String> {
+        if let Self::Mom(mom) = self {
+            return mom.is_at_rest(world).await;
+        }
         let open = "SELECT count(*) FROM commands WHERE ended_at IS NULL";
         let rows = world.database().try_sql(open).await?;
         match rows.into_iter().flatten().flatten().next().as_deref() {
@@ -117,11 +155,14 @@ impl Work {
     pub async fn close(
         &mut self,
         world: &World,
+        servers: &Servers,
         letters_may_repeat: bool,
+        promises: Promises,
     ) -> Result<Tally, String> {
         match self {
             Self::Tasks(tasks) => tasks.close(world, letters_may_repeat).await,
             Self::Commands(commands) => commands.close(world).await,
+            Self::Mom(mom) => mom.close(world, servers, promises).await,
         }
     }
 }

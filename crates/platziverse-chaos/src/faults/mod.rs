@@ -5,6 +5,7 @@ mod cluster;
 mod commands;
 mod deliveries;
 mod lost;
+mod mom;
 mod overload;
 mod poison;
 mod postgres;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 pub use overload::Overload;
 
+use crate::mom::reconcile::Promises;
 use crate::stage::{Setting, Stage};
 use crate::work::Load;
 
@@ -155,6 +157,14 @@ faults! {
     CommandsRabbitRestart "commands-rabbitmq-restart" Everything commands 3 "commands to agents: RabbitMQ stopped in good order and started",
     CommandsPostgresKill "commands-postgres-kill" Everything commands 3 "commands to agents: kill -9 of PostgreSQL",
     CommandsAgentsCrash "commands-agents-crash" Everything commands 4 "commands to agents, each of whom crashes between PUBACK and answer",
+    MomNone "mom-none" Everything mom 2 "topics and queues: nothing, the measure of the others",
+    MomServerKill "mom-server-kill" Everything mom 3 "topics and queues: kill -9 of a server in the middle of publishes and changes",
+    MomServersKill "mom-servers-kill" Everything mom 3 "topics and queues: kill -9 of two servers at once",
+    MomServersTerm "mom-servers-term" Everything mom 1 "topics and queues: SIGTERM of each server, with a successor",
+    MomRabbitKill "mom-rabbitmq-kill" Everything mom 4 "topics and queues: kill -9 of RabbitMQ",
+    MomRabbitCut "mom-rabbitmq-cut" Everything mom 3 "topics and queues: every connection to RabbitMQ ended with a FIN, then none accepted",
+    MomPostgresKill "mom-postgres-kill" Everything mom 8 "topics and queues: kill -9 of PostgreSQL",
+    MomConsumersKill "mom-consumers-kill" Everything mom 1 "topics and queues: consumers killed with messages in their hands, again and again",
 }
 
 impl Fault {
@@ -172,22 +182,21 @@ impl Fault {
         }
     }
 
-    /// Whether it belongs to the short run: one of each kind, and none that takes long.
+    /// Whether it belongs to the short run: one of each kind, and none that takes long. What has a
+    /// test of its own that injures the same gives way.
     pub fn is_short(self) -> bool {
         matches!(
             self,
             Self::GatewayLost
-                | Self::WorkersKill
                 | Self::Drain
                 | Self::RabbitKill
                 | Self::QueueDeleted
                 | Self::PostgresKill
-                | Self::Poison
                 | Self::Redelivery
                 | Self::LateEnd
-                | Self::Takeover
                 | Self::TasksWorkersKill
                 | Self::CommandsGatewayKill
+                | Self::MomServersKill
         )
     }
 
@@ -207,6 +216,14 @@ impl Fault {
             | Self::CommandsRabbitRestart
             | Self::CommandsPostgresKill
             | Self::CommandsAgentsCrash => Load::Commands,
+            Self::MomNone
+            | Self::MomServerKill
+            | Self::MomServersKill
+            | Self::MomServersTerm
+            | Self::MomRabbitKill
+            | Self::MomRabbitCut
+            | Self::MomPostgresKill
+            | Self::MomConsumersKill => Load::Mom,
             _ => Load::Reports,
         }
     }
@@ -235,7 +252,24 @@ impl Fault {
             Self::RabbitSlow | Self::PostgresSlow | Self::PostgresTerminate => false,
             Self::TasksRabbitKill | Self::TasksRabbitCut | Self::TasksPostgresKill => true,
             Self::CommandsRabbitRestart | Self::CommandsPostgresKill => true,
+            Self::MomRabbitKill | Self::MomRabbitCut | Self::MomPostgresKill => true,
             _ => matches!(self.target(), Target::RabbitMq | Target::PostgreSql),
+        }
+    }
+
+    /// What it leaves in force, of topics and queues.
+    pub fn promises(self) -> Promises {
+        let all = Promises { settled_once: true, streamed_once: true, known_by_key: true };
+        match self {
+            Self::MomServersTerm | Self::MomConsumersKill => {
+                Promises { streamed_once: false, ..all }
+            }
+            Self::MomPostgresKill => Promises { known_by_key: false, ..all },
+            Self::MomServerKill
+            | Self::MomServersKill
+            | Self::MomRabbitKill
+            | Self::MomRabbitCut => Promises::default(),
+            _ => all,
         }
     }
 

@@ -47,11 +47,11 @@ pub(super) fn restart_workers(stage: &mut Stage) -> Result<(), String> {
     restart(&mut stage.workers)
 }
 
-fn kill(services: &mut [Service]) {
+pub(super) fn kill(services: &mut [Service]) {
     services.iter_mut().for_each(Service::kill);
 }
 
-fn restart(services: &mut [Service]) -> Result<(), String> {
+pub(super) fn restart(services: &mut [Service]) -> Result<(), String> {
     services.iter_mut().try_for_each(Service::start_again)
 }
 
