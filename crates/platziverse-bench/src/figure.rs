@@ -10,11 +10,11 @@ use serde::Serialize;
 pub enum Subject {
     /// Us.
     Platziverse,
-    /// RabbitMQ's own MQTT plugin, into a quorum queue.
+    /// A plugin of RabbitMQ's own, into a quorum queue: for MQTT, or for HTTP its management.
     Plugin,
     /// Mosquitto, which stores nothing.
     Mosquitto,
-    /// A consumer in Python, with pika.
+    /// A consumer or publisher in Python, with pika.
     Pika,
 }
 
@@ -30,6 +30,8 @@ pub enum Unit {
     Microseconds,
     /// Kilobytes of memory, of 1,000 bytes.
     Kilobytes,
+    /// Percent of one processor's time.
+    Percent,
     /// One figure divided by another.
     Times,
 }
@@ -120,6 +122,7 @@ impl Unit {
             Self::Milliseconds => format!("{value:.1} ms"),
             Self::Microseconds => format!("{value:.1} µs"),
             Self::Kilobytes => format!("{value:.1} KB"),
+            Self::Percent => format!("{value:.1} %"),
             Self::Times => format!("{value:.2}"),
         }
     }

@@ -3,7 +3,8 @@
 //! Every subject runs on the same machine, load generator included, one after the other and several
 //! times; figures are medians. Both RabbitMQ's MQTT plugin and we publish into a quorum queue of
 //! the same RabbitMQ and answer after its confirm; Mosquitto stores nothing, and is a bound for the
-//! edge alone. Tasks are handled beside a consumer in Python with pika.
+//! edge alone. Tasks are handled beside a consumer in Python with pika; topics and queues are measured
+//! beside its publisher, and RabbitMQ's management.
 
 pub mod args;
 mod backlog;
@@ -11,6 +12,7 @@ mod commits;
 pub mod figure;
 mod filled;
 mod machine;
+mod mom;
 mod ours;
 mod peers;
 mod pika;

@@ -38,17 +38,24 @@ impl Latency {
 
 /// What all clients have recorded.
 #[derive(Debug)]
-pub(crate) struct Recorder {
+pub struct Recorder {
     shards: Vec<Mutex<Histogram<u64>>>,
 }
 
+impl Default for Recorder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Recorder {
-    pub(crate) fn new() -> Self {
+    /// Nothing yet.
+    pub fn new() -> Self {
         Self { shards: (0..SHARDS).map(|_| Mutex::new(empty())).collect() }
     }
 
     /// Records latencies of client `number`.
-    pub(crate) fn record(&self, number: usize, latencies: impl Iterator<Item = Duration>) {
+    pub fn record(&self, number: usize, latencies: impl Iterator<Item = Duration>) {
         let mut histogram = lock(&self.shards[number % SHARDS]);
         for latency in latencies {
             histogram.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(LONGEST));
@@ -56,7 +63,7 @@ impl Recorder {
     }
 
     /// How many there are, and their percentiles.
-    pub(crate) fn read(&self) -> (u64, Latency) {
+    pub fn read(&self) -> (u64, Latency) {
         let mut all = empty();
         for shard in &self.shards {
             // Of the same bounds, so that it cannot fail.

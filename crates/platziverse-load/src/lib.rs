@@ -30,7 +30,7 @@ mod wire;
 pub use connecting::LoadError;
 pub use fan_out::{FanOut, fan_out};
 pub use idle::Idle;
-pub use latency::Latency;
+pub use latency::{Latency, Recorder};
 pub use message::Shape;
 pub use plan::{IN_FLIGHT_MAX, Login, Pace, Plan, Server};
 pub use report::{FanOutReport, Progress, Report};

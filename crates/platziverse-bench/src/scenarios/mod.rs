@@ -7,5 +7,6 @@ pub(crate) mod end_to_end;
 pub(crate) mod fan_out;
 pub(crate) mod full;
 pub(crate) mod idle;
+pub(crate) mod mom;
 pub(crate) mod tasks;
 pub(crate) mod workers;
