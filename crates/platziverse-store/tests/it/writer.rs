@@ -285,7 +285,7 @@ async fn a_writer_whose_connection_was_cut_connects_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_statement_that_takes_too_long_is_given_up() {
     with_database(async |mut config| {
-        config.statement_timeout = Duration::from_millis(200);
+        config.statement_timeout = Duration::from_secs(2);
         let mut writer = Writer::new(&config, "test");
         writer.check().await.unwrap();
         let mut client = client(&config).await;
