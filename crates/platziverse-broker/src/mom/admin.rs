@@ -70,6 +70,10 @@ pub(super) async fn declare_queue(
     in_time(deadline, "bind a queue", binding).await
 }
 
+/// How long a message may take from its exchange to a queue that nothing is routed to any more. A
+/// queue that has gone by then refuses it.
+const UNDERWAY: Duration = Duration::from_millis(100);
+
 /// Deletes a queue. Nothing is routed to it any more before it goes: RabbitMQ ends the connection of
 /// whoever publishes its first message to a queue that is just being deleted
 /// (<https://github.com/rabbitmq/rabbitmq-server/issues/3627>).
@@ -88,6 +92,7 @@ pub(super) async fn delete_queue(
                 counted.channel.queue_unbind(short(name), short(exchange), short(key), none);
             unbound.await.map_err(|error| MomError::by(&error))?;
         }
+        sleep(UNDERWAY).await;
         let deleted = counted.channel.queue_delete(short(name), QueueDeleteOptions::default());
         deleted.await.map(|_| ()).map_err(|error| MomError::by(&error))
     };

@@ -34,7 +34,7 @@ const MARGIN: Duration = Duration::from_secs(2);
 const TTL_MAX: Duration = Duration::from_secs(30 * 86_400);
 const DELIVERIES_MAX: u32 = 1_000_000;
 /// Subscribers' queues of a topic that are deleted side by side.
-const SIDE_BY_SIDE: usize = 16;
+const SIDE_BY_SIDE: usize = 32;
 
 impl Core {
     /// Creates a topic or a queue, to which its creator is subscribed.
