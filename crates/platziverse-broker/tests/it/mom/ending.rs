@@ -19,7 +19,7 @@ async fn at_the_end_nobody_waits_and_what_is_held_can_be_settled() {
     let (taken, ()) = tokio::join!(waiting, asking);
     assert_eq!(taken, Ok(None));
     assert_eq!(soon("the stream's end", stream.next()).await, None);
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(25), "{:?}", begun.elapsed());
     mom.settle(&kept.lease.unwrap(), Settle::Ack).await.unwrap();
     drop((mom, stream));
     let outcome = soon("the end", context.drain.finished()).await;
@@ -52,5 +52,5 @@ async fn without_rabbitmq_the_end_waits_for_nobody() {
     drop((mom, stream));
     soon("the end", context.drain.finished()).await;
     // A publish has its own time.
-    assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(30), "{:?}", asked.elapsed());
 }

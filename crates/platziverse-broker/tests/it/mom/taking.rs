@@ -20,7 +20,7 @@ async fn who_waits_has_a_message_as_soon_as_there_is_one() {
     };
     let (taken, ()) = tokio::join!(waiting, publishing);
     assert_eq!(taken.unwrap().as_ref().map(number), Some(3));
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(25), "{:?}", begun.elapsed());
     holds(&mom, 0).await;
 }
 
@@ -124,7 +124,7 @@ async fn many_who_wait_cost_nothing_and_one_of_them_is_told_soon() {
             mom.publish(post_to(vec![queue], 1)).await.unwrap();
             while found.load(Ordering::Relaxed) == round {
                 tokio::task::yield_now().await;
-                assert!(begun.elapsed() < Duration::from_secs(5), "nobody was told");
+                assert!(begun.elapsed() < Duration::from_secs(15), "nobody was told");
             }
         }
     };
@@ -149,7 +149,7 @@ async fn a_queue_that_is_deleted_is_known_to_all_who_wait_at_once() {
     };
     let told = async {
         let (outcomes, begun) = tokio::join!(waiting, deleting);
-        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(25), "{:?}", begun.elapsed());
         mom.publish(post_to(vec![other.clone()], 4)).await.unwrap();
         outcomes
     };
