@@ -3,12 +3,19 @@
 mod gate;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use platziverse_testkit::{Mom, MomAnswer, MomUser, PATIENCE, World, check, eventually};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use self::gate::Gate;
 use crate::mom::{consume, create, publish, settle, subscribe, user};
+
+/// RabbitMQ 3.10 writes which queues there are half a second after the last of them was made. Killed
+/// before, it makes such a queue anew: empty, and without a leader for ever. Nobody can help that
+/// from outside.
+const NAMES_SAVED: Duration = Duration::from_secs(2);
 
 /// Two users of a server, and what it runs in.
 struct Scene {
@@ -250,6 +257,20 @@ async fn what_a_killed_server_leaves_half_done_is_finished_from_every_step() {
     assert_eq!(there, wanted);
 }
 
+/// Asks again as long as the answer is that RabbitMQ is away: a queue may get its leader later than
+/// RabbitMQ takes connections.
+async fn retried(what: &str, wanted: u16, ask: impl AsyncFn() -> MomAnswer) -> MomAnswer {
+    eventually(what, PATIENCE, || async {
+        let answer = ask().await;
+        if (answer.status, answer.code().as_str()) == (503, "unavailable") {
+            return Err(answer.text());
+        }
+        assert_eq!(answer.status, wanted, "{what}: {}", answer.text());
+        Ok(answer)
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_of_everything_loses_nothing() {
     let world = World::private().await;
@@ -275,6 +296,7 @@ async fn a_restart_of_everything_loses_nothing() {
     let id = keyed(alice.clone()).await;
     wanted.insert("keyed".to_owned());
 
+    sleep(NAMES_SAVED).await;
     for server in &mut servers {
         server.kill();
     }
@@ -288,12 +310,17 @@ async fn a_restart_of_everything_loses_nothing() {
     assert_eq!(keyed(alice.at(&servers[1])).await, id);
     let late = settle(&alice.at(&servers[0]), lent.header("lease"), "ack").await;
     assert_eq!((late.status, late.code().as_str()), (410, "lease_gone"));
-    assert_eq!(publish(&alice.at(&servers[0]), "topics", "n", "keyed").await, 1);
+    let key = [("idempotency-key", "t")];
+    let sent = retried("a publish to the topic", 201, async || {
+        alice.at(&servers[0]).ask_with("POST", "/v1/topics/n/messages", &key, b"keyed").await
+    });
+    assert_eq!(sent.await.json()["receivers"], 1);
     for (consumer, kind) in [(alice.at(&servers[1]), "queues"), (bob.at(&servers[0]), "topics")] {
         let mut seen = BTreeSet::new();
         while seen.len() < wanted.len() {
-            let got = consume(&consumer, kind, "n", "wait=30s").await;
-            assert_eq!(got.status, 200, "{kind}: only {} of them: {}", seen.len(), got.text());
+            let what = format!("{kind}: the message after {}", seen.len());
+            let got = retried(&what, 200, async || consume(&consumer, kind, "n", "wait=30s").await);
+            let got = got.await;
             assert!(seen.insert(got.text()), "{kind}: twice: {}", got.text());
         }
         assert_eq!(seen, wanted, "{kind}");
