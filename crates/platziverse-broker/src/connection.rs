@@ -16,7 +16,7 @@ use crate::{BrokerError, Context, attempt, version};
 /// How long RabbitMQ may take for one operation of setting up: a quorum queue elects a leader.
 pub(crate) const SETUP_TIMEOUT: Duration = Duration::from_secs(30);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-const REPLY_SUCCESS: u16 = 200;
+pub(crate) const REPLY_SUCCESS: u16 = 200;
 
 /// A connection for an operator's command. It does not reconnect.
 #[derive(Debug)]

@@ -37,7 +37,7 @@ use platziverse_broker::{
 };
 use platziverse_config::{GatewayConfig, IngestConfig};
 use platziverse_protocol::topic::{AGENT_DISCONNECTED, cut_binding_key, routing_key};
-use platziverse_service::Service;
+use platziverse_service::{Service, listener, raise_file_limit};
 use tokio::sync::Semaphore;
 
 use crate::audience::Audience;
@@ -86,10 +86,13 @@ pub enum GatewayError {
 /// Runs a gateway until it is asked to end.
 pub async fn run(service: Service) -> Result<(), GatewayError> {
     let settings = &service.settings.gateway;
-    raise_file_limit(settings.max_connections);
+    let connections = settings.max_connections;
+    // Nobody has asked for as many connections as the default allows.
+    let is_asked_for = connections != GatewayConfig::default().max_connections;
+    raise_file_limit(connections, is_asked_for, "gateway.max_connections");
     let auth = Authenticator::new(settings);
     let listening = |source| GatewayError::Listen { address: settings.listen, source };
-    let listener = server::bind(settings.listen).map_err(listening)?;
+    let listener = listener::listen(settings.listen).map_err(listening)?;
     let address = listener.local_addr().map_err(listening)?;
 
     let topology = Topology::for_ingest(&service.settings.ingest, &settings.routes);
@@ -181,30 +184,5 @@ fn limits(settings: &GatewayConfig) -> Limits {
         outbound_queue: settings.outbound_queue,
         pending_subscribes: PENDING_SUBSCRIBES,
         connect_timeout: settings.connect_timeout,
-    }
-}
-
-/// Fewer open files than this are few for any gateway.
-const FEW_FILES: u64 = 1_000;
-
-/// Each connection is an open file; many systems allow 1,024 unless asked for more.
-fn raise_file_limit(connections: usize) {
-    let wanted = connections as u64 + 512;
-    let allowed = match rlimit::increase_nofile_limit(wanted) {
-        Ok(allowed) if allowed < wanted => allowed,
-        Ok(_) => return,
-        Err(error) => {
-            return tracing::warn!("the limit of open files could not be raised: {error}");
-        }
-    };
-    let text = format!(
-        "only {allowed} open files are allowed, which is less than gateway.max_connections \
-         ({connections}) needs: raise the limit (ulimit -n)"
-    );
-    // Nobody has asked for as many connections as the default allows.
-    if connections == GatewayConfig::default().max_connections && allowed >= FEW_FILES {
-        tracing::info!("{text}");
-    } else {
-        tracing::warn!("{text}");
     }
 }

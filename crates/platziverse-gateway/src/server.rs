@@ -1,30 +1,19 @@
 //! Accepts connections.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpListener;
 
 use crate::connection;
 use crate::hub::Hub;
 
-/// Connections that wait to be accepted.
-const BACKLOG: u32 = 4_096;
 /// How many connections beyond the limit are accepted, so that they can be told why they are not
 /// let in.
 const REFUSED_AT_ONCE: usize = 256;
 /// How long nothing is accepted after an error, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// Opens the listener.
-pub(crate) fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if address.is_ipv6() { TcpSocket::new_v6() } else { TcpSocket::new_v4() }?;
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
 
 /// Accepts until the process drains.
 pub(crate) async fn run(hub: Arc<Hub>, listener: TcpListener) {

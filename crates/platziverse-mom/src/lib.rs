@@ -10,10 +10,10 @@ pub mod http;
 pub mod older;
 
 use platziverse_config::MomConfig;
-use platziverse_service::Service;
+use platziverse_service::listener::{ListenError, Listener};
+use platziverse_service::{Service, raise_file_limit};
 
 use crate::core::{Core, CoreError};
-use crate::http::{ListenError, Listener};
 
 /// Why a server of topics and queues cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -29,8 +29,12 @@ pub enum MomServiceError {
 /// Runs a server until it is asked to end.
 pub async fn run(service: Service) -> Result<(), MomServiceError> {
     let settings = &service.settings.mom;
-    raise_file_limit(settings);
-    let listener = Listener::bind("HTTP", "listen", settings.listen)?;
+    // Each listener has as many connections as are allowed.
+    let listeners = if settings.older_wire { 3 } else { 2 };
+    let is_asked_for = settings.connections_max != MomConfig::default().connections_max;
+    let connections = settings.connections_max.saturating_mul(listeners);
+    raise_file_limit(connections, is_asked_for, "mom.connections_max at each listener");
+    let listener = Listener::bind("HTTP", "mom.listen", settings.listen)?;
     let grpc = grpc::bind(settings)?;
     let core = Core::start(&service).await?;
     announce(&service, &listener, &grpc);
@@ -38,7 +42,7 @@ pub async fn run(service: Service) -> Result<(), MomServiceError> {
     let router = http::with_fallbacks(router);
     grpc.serve(&core, &service);
     service.ready();
-    listener.serve(router, &service).await;
+    http::serve(listener, router, &service).await;
     Ok(())
 }
 
@@ -61,24 +65,5 @@ fn announce(service: &Service, listener: &Listener, grpc: &grpc::Bound) {
     ];
     if !service.show_banner(&facts) {
         tracing::info!(http, grpc = rpc, older, broker, database, "what this server does");
-    }
-}
-
-/// Fewer open files than this are few for any server.
-const FEW_FILES: u64 = 1_000;
-
-/// Each connection is an open file, and each listener has as many as are allowed; many systems allow
-/// 1,024 files unless asked for more.
-fn raise_file_limit(settings: &MomConfig) {
-    let listeners = if settings.older_wire { 3 } else { 2 };
-    let connections = settings.connections_max.saturating_mul(listeners) as u64;
-    let wanted = connections.saturating_add(512);
-    match rlimit::increase_nofile_limit(wanted) {
-        Ok(allowed) if allowed < wanted && allowed < FEW_FILES => tracing::warn!(
-            "only {allowed} open files are allowed, which is less than {connections} connections \
-             (mom.connections_max at each of {listeners} listeners) need: raise the limit (ulimit -n)"
-        ),
-        Ok(_) => {}
-        Err(error) => tracing::warn!("the limit of open files could not be raised: {error}"),
     }
 }

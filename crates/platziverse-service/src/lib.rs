@@ -9,17 +9,22 @@ mod banner;
 pub mod books;
 pub mod clock;
 mod drain;
+mod files;
 mod instance;
+pub mod listener;
 mod logs;
 mod metrics;
 mod ops;
+mod paced;
 mod process;
 mod readiness;
 
 pub use drain::{Drain, Outcome};
+pub use files::raise_file_limit;
 pub use instance::Instance;
 pub use metrics::Metrics;
 pub use ops::{OpsError, OpsListener};
+pub use paced::Paced;
 pub use process::{About, chain, main};
 pub use readiness::{Latch, Readiness};
 

@@ -12,6 +12,7 @@ use futures_util::StreamExt as _;
 use http_body_util::{BodyStream, StreamBody};
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::{HeaderMap, Request, Response};
+use platziverse_service::listener::Peer;
 use platziverse_service::{Drain, Service};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -20,7 +21,7 @@ use tower_service::Service as _;
 
 use crate::core::{Code, Core, Refusal};
 use crate::grpc::inflow::{Check, Inflow};
-use crate::http::{Peer, caller, farewell};
+use crate::http::{caller, farewell};
 
 /// Bytes of requests that are held at a time, until RabbitMQ has them.
 const BYTES_MAX: usize = 64 * 1_048_576;

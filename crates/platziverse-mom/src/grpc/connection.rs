@@ -11,14 +11,13 @@ use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use platziverse_service::Drain;
+use platziverse_service::listener::Peer;
+use platziverse_service::{Drain, Paced};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, join, split};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::grpc::call::Calls;
-use crate::http::Peer;
-use crate::http::paced::Paced;
 
 /// The length of what every HTTP/2 client says first (RFC 9113, 3.4).
 const PREFACE_BYTES: usize = 24;

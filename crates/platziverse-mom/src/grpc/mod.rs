@@ -19,13 +19,13 @@ use axum::Router;
 use platziverse_config::MomConfig;
 use platziverse_rpc::mom::mom_server::{MomServer, SERVICE_NAME};
 use platziverse_service::Service;
+use platziverse_service::listener::{ListenError, Listener, Peer};
 use tonic::service::{Routes, RoutesBuilder};
 
 use crate::core::{Core, HEADER_BYTES_MAX, HEADERS_MAX, IDEMPOTENCY_KEY_BYTES_MAX, NAME_BYTES_MAX};
 use crate::grpc::call::Calls;
 use crate::grpc::health::Health;
 use crate::grpc::service::MomService;
-use crate::http::{ListenError, Listener, Peer};
 use crate::older;
 
 /// The open listeners.
@@ -37,8 +37,9 @@ pub struct Bound {
 
 /// Opens the listeners.
 pub fn bind(settings: &MomConfig) -> Result<Bound, ListenError> {
-    let mom = Listener::bind("gRPC", "grpc_listen", settings.grpc_listen)?;
-    let older = || Listener::bind("older gRPC", "older_grpc_listen", settings.older_grpc_listen);
+    let mom = Listener::bind("gRPC", "mom.grpc_listen", settings.grpc_listen)?;
+    let older =
+        || Listener::bind("older gRPC", "mom.older_grpc_listen", settings.older_grpc_listen);
     Ok(Bound { mom, older: settings.older_wire.then(older).transpose()? })
 }
 
@@ -103,6 +104,7 @@ fn serve(
     let watched = service.clone();
     service.drain.spawn(name, async move {
         let converse = |stream, peer: Peer| connection::converse(stream, peer, Arc::clone(&calls));
-        listener.accept(&watched, gauge, converse).await;
+        let connections_max = watched.settings.mom.connections_max;
+        listener.accept(&watched, gauge, connections_max, converse).await;
     });
 }

@@ -10,6 +10,7 @@ use platziverse_rpc::mom::{
     RotateKeyResponse, SettleRequest, SettleResponse, ShowRequest, ShowResponse, SubscribeRequest,
     SubscribeResponse, UnsubscribeRequest, UnsubscribeResponse,
 };
+use platziverse_service::listener::Peer;
 use tonic::{Extensions, Request, Response, Status, Streaming};
 
 use crate::core::{
@@ -17,7 +18,7 @@ use crate::core::{
 };
 use crate::grpc::inflow::Held;
 use crate::grpc::{consuming, publishing, wire};
-use crate::http::{Peer, caller};
+use crate::http::caller;
 
 /// Objects of a page if nobody says how many.
 const PAGE: u32 = 50;

@@ -7,7 +7,6 @@ mod leftover;
 mod messages;
 mod objects;
 mod openapi;
-pub(crate) mod paced;
 mod page;
 mod problem;
 mod server;
@@ -27,7 +26,7 @@ use utoipa_axum::routes;
 use crate::core::{Code, Core, ObjectKind, Refusal};
 
 pub use self::problem::Problem;
-pub use self::server::{ListenError, Listener, Peer};
+pub use self::server::serve;
 
 pub(crate) use self::input::caller;
 pub(crate) use self::messages::UNCHECKED_BYTES_MAX;

@@ -4,10 +4,11 @@ use axum::Extension;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use platziverse_service::listener::Peer;
 
 use crate::core::{Caller, KeyForm};
 use crate::http::view::{KeyView, NewUserView, UserView};
-use crate::http::{Api, Peer, Problem};
+use crate::http::{Api, Problem};
 
 /// Become a user
 ///

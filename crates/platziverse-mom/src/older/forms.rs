@@ -6,11 +6,12 @@ use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::routing::{get, post};
 use axum::{Extension, Router};
+use platziverse_service::listener::Peer;
 use tokio::sync::Semaphore;
 use url::form_urlencoded;
 
 use crate::core::{Caller, Code, Core, ObjectKind};
-use crate::http::{Peer, UNCHECKED_BYTES_MAX, body};
+use crate::http::{UNCHECKED_BYTES_MAX, body};
 use crate::older::number::{DONE, number};
 use crate::older::python;
 use crate::older::verbs::Verbs;

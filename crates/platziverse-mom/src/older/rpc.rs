@@ -7,12 +7,12 @@ use platziverse_rpc::chasqui::{
     CodeResponse, ListResponse, MessageResponse, Null, PublishQueueRequest, PublishTopicRequest,
     QueueRequest, TopicRequest, UserResponse,
 };
+use platziverse_service::listener::Peer;
 use tonic::service::{Routes, RoutesBuilder};
 use tonic::{Request, Response, Status};
 
 use crate::core::{Code, Core, ObjectKind};
 use crate::grpc::message_bytes_max;
-use crate::http::Peer;
 use crate::older::number::{DONE, number};
 use crate::older::verbs::Verbs;
 

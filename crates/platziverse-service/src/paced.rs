@@ -11,15 +11,17 @@ use tokio::time::{Sleep, sleep};
 /// How long a client may read nothing while something is written to it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A stream on which a write that makes no progress fails.
-pub(crate) struct Paced<S> {
+/// A stream on which a write that makes no progress for 30 s fails.
+#[derive(Debug)]
+pub struct Paced<S> {
     stream: S,
     /// There while a write waits.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Paced<S> {
-    pub(crate) fn new(stream: S) -> Self {
+    /// The stream with patience.
+    pub fn new(stream: S) -> Self {
         Self { stream, stalled: None }
     }
 
