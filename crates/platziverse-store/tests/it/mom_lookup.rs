@@ -1,7 +1,7 @@
 //! The question of every request.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use platziverse_config::DatabaseConfig;
@@ -239,35 +239,6 @@ async fn what_fails_is_told_to_all_who_asked() {
         }
         client.batch_execute("ALTER TABLE elsewhere RENAME TO mom_users").await.unwrap();
         assert_eq!(ask(&lookup, 1, None).await.user, Some(somebody));
-    })
-    .await;
-}
-
-/// `cargo test -p platziverse-store --test it -- --ignored --nocapture mom_lookup` shows the figures.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "it measures"]
-async fn how_many_questions_are_answered() {
-    with_database(async |config| {
-        let (store, _drain, lookup) = start(&config).await;
-        for number in 0..50 {
-            let creator = user(&store, number).await;
-            ready(&store, Topic, &number.to_string(), creator).await;
-        }
-        for askers in [1, 50, 500] {
-            let (is_over, asked) = (AtomicBool::new(false), AtomicU64::new(0));
-            let names: Vec<_> = (0..askers).map(|number| (number % 50).to_string()).collect();
-            let asking = join_all(names.iter().zip(0_u32..).map(|(name, number)| {
-                let who = u8::try_from(number % 50).unwrap();
-                ask_on(&lookup, &is_over, &asked, who, name)
-            }));
-            let begun = Instant::now();
-            tokio::join!(asking, async {
-                tokio::time::sleep(Duration::from_secs(5)).await;
-                is_over.store(true, Ordering::Relaxed);
-            });
-            let rate = asked.load(Ordering::Relaxed) as f64 / begun.elapsed().as_secs_f64();
-            println!("{askers} askers: {rate:.0} questions a second");
-        }
     })
     .await;
 }
