@@ -77,6 +77,19 @@ pub(crate) const KEYS: &[Key] = &[
 ];
 
 impl AmqpConfig {
+    /// What `amqp[s]://user:password@host:port/vhost` says, and the defaults for what it does not.
+    ///
+    /// # Errors
+    ///
+    /// If it is no such URL.
+    pub fn from_url(url: &str) -> Result<Self, UrlError> {
+        let UrlParts { stated, implied } = parts(url)?;
+        let fields = stated.into_iter().chain(implied);
+        let fields = fields.map(|(name, value)| (name.to_owned(), value)).collect();
+        serde_json::from_value(serde_json::Value::Object(fields))
+            .map_err(|error| UrlError::new(error.to_string()))
+    }
+
     /// Where it is, without any secret: `host:port/vhost`, for logs and errors.
     pub fn address(&self) -> String {
         let vhost = self.vhost.strip_prefix('/').unwrap_or(&self.vhost);

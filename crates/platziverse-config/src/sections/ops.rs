@@ -26,6 +26,8 @@ pub const GATEWAY_OPS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHO
 pub const WORKER_OPS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9102);
 /// `ops.listen` of a server of topics and queues that is not told otherwise.
 pub const MOM_OPS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9104);
+/// `ops.listen` of an aggregator that is not told otherwise.
+pub const AGGREGATOR_OPS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9105);
 
 impl Default for OpsConfig {
     fn default() -> Self {

@@ -66,8 +66,16 @@ fn the_example_has_every_setting_once_and_no_other() {
 #[test]
 fn the_example_shows_the_defaults() {
     // These have none: what stands there is an example.
-    let examples =
-        ["gateway.users", "gateway.routes", "ops.listen", "database.password", "mom.key"];
+    let examples = [
+        "gateway.users",
+        "gateway.routes",
+        "ops.listen",
+        "database.password",
+        "mom.key",
+        "aggregator.jwt_secret",
+        "aggregator.jwt_public_key",
+        "aggregator.session_secret",
+    ];
     let dir = Dir::new().with("platziverse.toml", &uncommented(|name| name != "url"));
     let defaults = Dir::new().load(&[]).show();
     for (shown, default) in dir.load(&[]).show().into_iter().zip(defaults) {
