@@ -4,6 +4,7 @@
 //! Nothing here trusts a connection: each is made again by a loop of its own, declares the topology
 //! before it is used, and what was not confirmed on the last one is sent again with the same ids.
 
+pub mod aggregator;
 mod attempt;
 mod connection;
 mod consumer;
@@ -12,9 +13,11 @@ pub mod dead;
 mod error;
 pub mod heartbeat;
 mod live;
+mod log;
 mod message;
 mod metrics;
 pub mod mom;
+mod post;
 mod publisher;
 mod retry;
 pub mod topology;
@@ -26,6 +29,7 @@ pub use context::Context;
 pub use dead::DeadLetter;
 pub use error::BrokerError;
 pub use live::{Bound, LiveHandle, LiveMessages, LiveOptions, LiveQueue};
+pub use log::{LogItem, LogOptions, LogReader, LogStart};
 pub use message::{Delivery, Message};
 pub use publisher::{
     LINE_BYTES_MAX, Lane, Outcome, Outgoing, Publisher, PublisherOptions, Receipt, TelemetryLanes,

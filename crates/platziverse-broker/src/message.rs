@@ -4,20 +4,39 @@ use std::convert::Infallible;
 use std::ops::Deref;
 use std::time::Duration;
 
-use lapin::options::BasicAckOptions;
+use lapin::options::{BasicAckOptions, BasicRejectOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Acker, BasicProperties};
 use platziverse_protocol::time::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use crate::dead::ORIGIN_APP;
+use crate::publisher::short;
+
+const PERSISTENT: u8 = 2;
 
 /// Settling is a few bytes; not written for so long, the connection is as good as gone.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The header of a task that says how many attempts at it have failed.
 pub(crate) const ATTEMPTS: &str = "attempts";
+
+/// The properties that every message has that is to be stored, but for who publishes it.
+pub(crate) fn properties(
+    id: Uuid,
+    kind: &str,
+    content_type: &str,
+    at: Timestamp,
+) -> BasicProperties {
+    BasicProperties::default()
+        .with_delivery_mode(PERSISTENT)
+        .with_message_id(short(&id.to_string()))
+        .with_type(short(kind))
+        .with_content_type(short(content_type))
+        .with_timestamp(u64::try_from(at.as_millis() / 1000).unwrap_or(0))
+}
 
 /// A message as it arrived.
 #[derive(Debug)]
@@ -66,6 +85,16 @@ impl Message {
         self.properties.kind().as_ref().map(ShortString::as_str)
     }
 
+    /// What it asks, or replies to.
+    pub fn correlation_id(&self) -> Option<&str> {
+        self.properties.correlation_id().as_ref().map(ShortString::as_str)
+    }
+
+    /// Where a reply to it goes.
+    pub fn reply_to(&self) -> Option<&str> {
+        self.properties.reply_to().as_ref().map(ShortString::as_str)
+    }
+
     /// When it was published, to the second.
     pub fn timestamp(&self) -> Option<Timestamp> {
         from_seconds((*self.properties.timestamp())?)
@@ -73,12 +102,12 @@ impl Message {
 
     /// How many records the publisher says are in it.
     pub fn records(&self) -> Option<u64> {
-        self.value("records").and_then(whole)
+        self.number("records")
     }
 
     /// How many attempts at it have failed, if it is a task: its header `attempts`, 0 without one.
     pub fn attempts(&self) -> u32 {
-        let attempts = self.value(ATTEMPTS).and_then(whole).unwrap_or(0);
+        let attempts = self.number(ATTEMPTS).unwrap_or(0);
         u32::try_from(attempts).unwrap_or(u32::MAX)
     }
 
@@ -89,6 +118,11 @@ impl Message {
 
     pub(crate) fn headers(&self) -> Option<&FieldTable> {
         self.properties.headers().as_ref()
+    }
+
+    /// A header that is a whole number.
+    pub(crate) fn number(&self, name: &str) -> Option<u64> {
+        self.value(name).and_then(whole)
     }
 
     fn value(&self, name: &str) -> Option<&AMQPValue> {
@@ -151,6 +185,11 @@ impl Delivery {
     /// RabbitMQ may forget it.
     pub async fn ack(&self) -> bool {
         handed(self.acker.ack(BasicAckOptions { multiple: false })).await
+    }
+
+    /// It becomes a dead letter.
+    pub async fn reject(&self) -> bool {
+        handed(self.acker.reject(BasicRejectOptions { requeue: false })).await
     }
 
     /// RabbitMQ may forget it and everything that this connection brought before it.

@@ -24,6 +24,10 @@ const LIVE_BYTES_MAX: u32 = 256 << 20;
 /// Bytes of heartbeats that wait for one process: 16 MiB.
 const HEARTBEAT_BYTES_MAX: u32 = 16 << 20;
 
+/// Messages about clients that wait for one aggregator, all of them small, and their bytes: 16 MiB.
+const CLIENTS_LENGTH_MAX: u32 = 100_000;
+const CLIENTS_BYTES_MAX: u32 = 16 << 20;
+
 /// An exclusive queue: what it is called, what it is bound to, and its limits.
 #[derive(Clone, Debug)]
 pub struct LiveOptions {
@@ -55,6 +59,21 @@ impl LiveOptions {
             length_max,
             bytes_max: LIVE_BYTES_MAX,
             ttl: None,
+        }
+    }
+
+    /// The queue `platziverse.clients.<instance>` of what goes to the aggregators that have a client;
+    /// to be bound with the id of each that this one has.
+    pub fn clients(instance: &impl fmt::Display) -> Self {
+        Self {
+            role: "clients",
+            queue: format!("{}.{instance}", topology::CLIENTS),
+            exchange: topology::CLIENTS,
+            keys: Vec::new(),
+            length_max: CLIENTS_LENGTH_MAX,
+            bytes_max: CLIENTS_BYTES_MAX,
+            // Nobody waits for longer that a session ends elsewhere.
+            ttl: Some(Duration::from_secs(60)),
         }
     }
 

@@ -7,7 +7,7 @@ use platziverse_protocol::time::Timestamp;
 use uuid::Uuid;
 
 use super::MomError;
-use crate::message::{Message, text};
+use crate::message::{self, Message, text};
 use crate::publisher::short;
 
 /// The property `type` of applications' messages.
@@ -20,10 +20,9 @@ const ORIGIN: &str = "mom";
 const MILLIS: &str = "timestamp_in_ms";
 /// More queues that get the message. RabbitMQ takes the header away: what arrives does not say who
 /// else has it.
-pub(super) const MORE_QUEUES: &str = "BCC";
+const MORE_QUEUES: &str = "BCC";
 
 const OCTETS: &str = "application/octet-stream";
-const PERSISTENT: u8 = 2;
 /// Bytes of a name, or of a content type (AMQP 0-9-1, shortstr).
 const SHORT_MAX: usize = 255;
 /// Bytes of the publisher's own headers. All properties of a message must fit in one frame, of
@@ -116,7 +115,7 @@ impl Post {
     }
 
     /// Its properties on the way to one queue, and to `more` as well.
-    pub(super) fn properties(&self, more: &[String], app_id: &ShortString) -> BasicProperties {
+    pub(super) fn properties(&self, more: &[String]) -> BasicProperties {
         let mut headers = FieldTable::default();
         let long = |text: &str| AMQPValue::LongString(text.into());
         for (name, value) in &self.headers {
@@ -129,14 +128,7 @@ impl Post {
             let more: Vec<_> = more.iter().map(|queue| long(queue)).collect();
             headers.insert(MORE_QUEUES.into(), AMQPValue::FieldArray(more.into()));
         }
-        BasicProperties::default()
-            .with_delivery_mode(PERSISTENT)
-            .with_message_id(short(&self.id.to_string()))
-            .with_app_id(app_id.clone())
-            .with_type(KIND.into())
-            .with_content_type(short(&self.content_type))
-            .with_timestamp(u64::try_from(self.timestamp.as_millis() / 1000).unwrap_or(0))
-            .with_headers(headers)
+        message::properties(self.id, KIND, &self.content_type, self.timestamp).with_headers(headers)
     }
 }
 
@@ -191,7 +183,7 @@ mod tests {
     #[test]
     fn what_was_published_arrives() {
         let post = post();
-        let message = arrived(post.properties(&[], &short("app")));
+        let message = arrived(post.properties(&[]));
         let Post { id, user, content_type, headers, body, timestamp, .. } = post;
         assert_eq!(
             message,

@@ -7,6 +7,7 @@ use platziverse_protocol::time::Timestamp;
 
 use super::gather::{Parcel, Ticket};
 use super::lane::{Lane, short};
+use crate::message;
 
 /// What RabbitMQ made of a message.
 #[derive(Debug)]
@@ -56,18 +57,12 @@ async fn publish(
     channel.basic_publish(exchange, key, options, &parcel.body, properties).await
 }
 
-const PERSISTENT: u8 = 2;
-
 /// The properties that every message carries.
 pub(crate) fn properties(parcel: &Parcel, app_id: &ShortString, now: Timestamp) -> BasicProperties {
-    BasicProperties::default()
-        .with_delivery_mode(PERSISTENT)
-        .with_message_id(short(&parcel.id.to_string()))
+    let lane = &parcel.lane;
+    message::properties(parcel.id, lane.kind(), lane.content_type(), now)
         .with_app_id(app_id.clone())
-        .with_type(short(parcel.lane.kind()))
-        .with_content_type(parcel.lane.content_type().into())
-        .with_timestamp(u64::try_from(now.as_millis() / 1000).unwrap_or(0))
-        .with_headers(headers(&parcel.lane, parcel.records))
+        .with_headers(headers(lane, parcel.records))
 }
 
 fn headers(lane: &Lane, records: usize) -> FieldTable {

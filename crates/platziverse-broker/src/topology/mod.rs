@@ -1,5 +1,6 @@
 //! Everything that must exist in RabbitMQ, as a value: exchanges, queues, bindings and limits.
 
+mod aggregator;
 mod declare;
 mod keys;
 mod mom;
@@ -10,6 +11,9 @@ use lapin::types::{AMQPValue, FieldTable};
 use platziverse_config::{IngestConfig, Route};
 use serde::Serialize;
 
+pub use aggregator::{
+    CLIENTS, INBOUND, OUTBOUND, REQUESTS, StreamLimits, inbound_queue, outbound_stream,
+};
 pub(crate) use declare::declare;
 pub(crate) use keys::unsharded_key;
 pub use keys::{STORED_TOPICS, live_binding_keys, shard_of, sharded_key};
@@ -98,6 +102,8 @@ pub enum Value {
     Number(i64),
     /// A word.
     Word(&'static str),
+    /// A word that depends on the settings.
+    Text(String),
 }
 
 /// What a binding leads to.
@@ -317,6 +323,7 @@ impl Queue {
             let value = match value {
                 Value::Number(number) => AMQPValue::LongLongInt(*number),
                 Value::Word(word) => AMQPValue::LongString((*word).into()),
+                Value::Text(text) => AMQPValue::LongString(text.as_str().into()),
             };
             table.insert((*name).into(), value);
         }

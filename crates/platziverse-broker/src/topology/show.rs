@@ -11,6 +11,7 @@ impl Serialize for Value {
         match self {
             Self::Number(number) => serializer.serialize_i64(*number),
             Self::Word(word) => serializer.serialize_str(word),
+            Self::Text(text) => serializer.serialize_str(text),
         }
     }
 }
@@ -20,6 +21,7 @@ impl fmt::Display for Value {
         match self {
             Self::Number(number) => number.fmt(f),
             Self::Word(word) => word.fmt(f),
+            Self::Text(text) => text.fmt(f),
         }
     }
 }

@@ -384,3 +384,48 @@ fn queues_of_applications() {
     assert_eq!(dead.and_then(|exchange| exchange.alternate), Some(DEAD));
     assert!(reached(&topology, DEAD, "mom.queue.a").contains(DEAD));
 }
+
+#[test]
+fn channels_of_clients_and_servers() {
+    let channels = ["chat", "voice_2"].map(str::to_owned);
+    let of_window = |seconds: u64, bytes_max: u64| {
+        let streams = StreamLimits { resume_window: Duration::from_secs(seconds), bytes_max };
+        Topology::for_aggregator(&channels, &IngestConfig::default(), streams)
+    };
+    let topology = of_window(120, 1 << 30);
+    let check = |exchange: &str, key: &str, queues: &[&str]| {
+        let queues = queues.iter().map(|queue| (*queue).to_owned()).collect();
+        assert_eq!(reached(&topology, exchange, key), queues, "{exchange} {key}");
+    };
+    check(INBOUND, "chat", &["IN_CHAT", REQUESTS]);
+    check(INBOUND, "voice_2", &["IN_VOICE_2", REQUESTS]);
+    check(INBOUND, "platziverse.marker", &[REQUESTS]);
+    check(INBOUND, "none", &[DEAD]);
+    for key in ["chat.broadcast", "chat.client.a.b", "chat.multicast", "chat.marker"] {
+        check(OUTBOUND, key, &["OUT_CHAT"]);
+    }
+    check(OUTBOUND, "none.broadcast", &[DEAD]);
+    check(CLIENTS, "ana", &[]);
+    // Its own exchange and that of dead letters stand behind a queue of work.
+    let mut without = topology.clone();
+    without.bindings.retain(|one| one.destination != Destination::Queue("IN_CHAT".to_owned()));
+    let kept = BTreeSet::from([DEAD, REQUESTS].map(str::to_owned));
+    assert_eq!(reached(&without, INBOUND, "chat"), kept);
+
+    let limits = |topology: &Topology, queue: &str| {
+        let queue = topology.queues.iter().find(|known| known.name == queue).unwrap();
+        let all = queue.arguments.iter();
+        all.map(|one| format!("{} {}", one.name, one.value)).collect::<BTreeSet<_>>()
+    };
+    let stream = |age: &str, bytes: &str, segment: &str| {
+        let age = format!("x-max-age {age}");
+        let bytes = format!("x-max-length-bytes {bytes}");
+        let segment = format!("x-stream-max-segment-size-bytes {segment}");
+        BTreeSet::from(["x-queue-type stream".to_owned(), age, bytes, segment])
+    };
+    assert_eq!(limits(&topology, "OUT_CHAT"), stream("600s", "1073741824", "16777216"));
+    let brief = of_window(3_600, 8 << 20);
+    assert_eq!(limits(&brief, REQUESTS), stream("3660s", "8388608", "2097152"));
+    let work = Topology::for_ingest(&IngestConfig::default(), &[]);
+    assert_eq!(limits(&topology, "IN_CHAT"), limits(&work, INGEST));
+}

@@ -36,18 +36,20 @@ fn variable(name: &str) -> String {
 
 impl World {
     pub(crate) fn new() -> Self {
-        let env = vec![("PLATZIVERSE_AMQP__URL".to_owned(), variable("TEST_AMQP_URL"))];
+        Self::at(variable("TEST_AMQP_URL"), variable("TEST_MANAGEMENT_URL"))
+    }
+
+    /// One in another RabbitMQ.
+    pub(crate) fn at(url: String, management: String) -> Self {
+        let env = vec![("PLATZIVERSE_AMQP__URL".to_owned(), url)];
         let layers = Layers { env, dir: "/nonexistent".into(), ..Layers::default() };
         let mut amqp = Settings::load(&layers).unwrap().settings.amqp;
         let vhost = format!("test-broker-{}", Uuid::new_v4().simple());
         amqp.vhost.clone_from(&vhost);
         amqp.url = None;
-        let management = variable("TEST_MANAGEMENT_URL");
         let world = Self { amqp, management, vhost };
         world.call("PUT", &format!("vhosts/{}", world.vhost), "{}");
-        let permissions = r#"{"configure":".*","write":".*","read":".*"}"#;
-        let path = format!("permissions/{}/{}", world.vhost, world.amqp.username);
-        world.call("PUT", &path, permissions);
+        world.permit_reading(".*");
         world
     }
 
@@ -99,10 +101,33 @@ impl World {
         eventually("all are listed", async || self.connections().len() >= count).await;
         let names = self.connections();
         for name in &names {
-            let path = format!("connections/{}", name.replace(' ', "%20").replace('>', "%3E"));
-            self.call("DELETE", &path, "");
+            self.close_connection(name);
         }
         names
+    }
+
+    fn close_connection(&self, name: &str) {
+        let path = format!("connections/{}", name.replace(' ', "%20").replace('>', "%3E"));
+        self.call("DELETE", &path, "");
+    }
+
+    /// Has RabbitMQ close the one connection of a context, once it lists it.
+    pub(crate) async fn close_connection_of(&self, context: &Context) {
+        let listed = || {
+            let all = self.call("GET", &format!("vhosts/{}/connections", self.vhost), "");
+            let all = all.as_array().cloned().unwrap_or_default();
+            let own = |one: &&serde_json::Value| one["user_provided_name"] == *context.name;
+            all.iter().find(own).and_then(|one| one["name"].as_str().map(str::to_owned))
+        };
+        eventually("it is listed", async || listed().is_some()).await;
+        self.close_connection(&listed().unwrap());
+    }
+
+    /// What the user of the tests may consume, and bind: what matches.
+    pub(crate) fn permit_reading(&self, pattern: &str) {
+        let path = format!("permissions/{}/{}", self.vhost, self.amqp.username);
+        let body = serde_json::json!({ "configure": ".*", "write": ".*", "read": pattern });
+        self.call("PUT", &path, &body.to_string());
     }
 
     /// How many messages are in a queue, once RabbitMQ has counted them.

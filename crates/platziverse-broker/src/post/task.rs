@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -18,14 +17,12 @@ use platziverse_service::chain;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::super::forward::Pending;
-use super::{Answer, MomError, Parcel, ROLE};
+use super::{Answer, Parcel, PostError, Unheard};
 use crate::connection::{Link, asked, lost, lost_by};
 use crate::context::RoleLatch;
 use crate::error::{Closed, NOT_FOUND, PRECONDITION_FAILED, channel_closed};
 use crate::metrics::PublisherMetrics;
 use crate::retry::Retry;
-use crate::topology::{MOM, MOM_LEASES};
 use crate::{BrokerError, Context};
 
 /// Parcels taken in at a time.
@@ -37,8 +34,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const LEADERLESS_PATIENCE: Duration = Duration::from_secs(5);
 /// How long until a message goes again to a queue that may be without a leader.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
-/// The same of one that goes to more queues: each time those have it once more.
-const AGAIN_TO_MORE_AFTER: Duration = Duration::from_secs(2);
+/// The same of one that goes to others as well: each time those have it once more.
+const COPIES_AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// How old a channel is at least until another one takes its place.
 const CHANNEL_AGE: Duration = Duration::from_secs(1);
 /// How long a queue that was full is taken to be full when it refuses again.
@@ -93,11 +90,13 @@ impl Wire {
 
     /// Notes that the queue of a parcel has a leader.
     fn leads(&mut self, parcel: &Parcel) {
-        if parcel.exchange == MOM && !self.led.contains(&parcel.key) {
+        if let Some(queue) = &parcel.envelope.queue
+            && !self.led.contains(queue)
+        {
             if self.led.len() >= KNOWN_MAX {
                 self.led.clear();
             }
-            self.led.insert(parcel.key.clone());
+            self.led.insert(queue.clone());
         }
     }
 
@@ -128,8 +127,7 @@ pub(super) struct Task {
     /// What is on its way, by age.
     flights: BTreeMap<u64, Box<Parcel>>,
     next: u64,
-    /// Who is to hear that nobody listens.
-    pending: Arc<Pending>,
+    unheard: Unheard,
     metrics: PublisherMetrics,
     latch: RoleLatch,
     retry: Retry,
@@ -138,8 +136,9 @@ pub(super) struct Task {
 impl Task {
     pub(super) fn new(
         context: &Context,
+        role: &'static str,
         incoming: mpsc::UnboundedReceiver<Box<Parcel>>,
-        pending: Arc<Pending>,
+        unheard: Unheard,
     ) -> Self {
         Self {
             incoming,
@@ -151,9 +150,9 @@ impl Task {
             trials: 0,
             flights: BTreeMap::new(),
             next: 0,
-            pending,
-            metrics: context.metrics.publisher(ROLE),
-            latch: context.latch(ROLE),
+            unheard,
+            metrics: context.metrics.publisher(role),
+            latch: context.latch(role),
             retry: Retry::default(),
             context: context.clone(),
         }
@@ -207,17 +206,17 @@ impl Task {
             && let Some((_, parcel)) = self.flights.pop_last()
         {
             tracing::error!(
-                exchange = parcel.exchange,
-                key = parcel.key.as_str(),
-                bytes = parcel.body.len(),
+                exchange = parcel.envelope.exchange,
+                key = parcel.envelope.key.as_str(),
+                bytes = parcel.envelope.body.len(),
                 "{why}, at a message, which is refused"
             );
             let why = why.to_owned();
             answer(
                 parcel,
                 Err(match code {
-                    PRECONDITION_FAILED => MomError::TooMany(why),
-                    _ => MomError::Unavailable(why),
+                    PRECONDITION_FAILED => PostError::TooLarge(why),
+                    _ => PostError::Unavailable(why),
                 }),
             );
         }
@@ -398,10 +397,16 @@ impl Task {
         self.metrics.refused.inc();
         let now = Instant::now();
         let first = *parcel.refused.get_or_insert(now);
-        let is_full = self.full.get(&parcel.key).is_some_and(|until| now < *until);
-        let is_led = parcel.exchange != MOM || is_full || wire.led.contains(&parcel.key);
+        let Some(queue) = parcel.envelope.queue.clone() else {
+            let why = "a queue that it goes to is gone".to_owned();
+            answer(parcel, Err(PostError::Unavailable(why)));
+            return;
+        };
+        let is_full = self.full.get(&queue).is_some_and(|until| now < *until);
+        let is_led = is_full || wire.led.contains(&queue);
         if !is_led && now < first + LEADERLESS_PATIENCE {
-            let next = now + if parcel.has_more { AGAIN_TO_MORE_AFTER } else { AGAIN_AFTER };
+            let is_copied = parcel.envelope.is_copied;
+            let next = now + if is_copied { COPIES_AGAIN_AFTER } else { AGAIN_AFTER };
             let place = self.put_off.partition_point(|(other, _)| *other <= next);
             self.put_off.insert(place, (next, parcel));
             return;
@@ -409,9 +414,9 @@ impl Task {
         if self.full.len() >= KNOWN_MAX {
             self.full.clear();
         }
-        self.full.insert(parcel.key.clone(), now + FULL_FOR);
+        self.full.insert(queue, now + FULL_FOR);
         wire.leads(&parcel);
-        answer(parcel, Err(MomError::Full));
+        answer(parcel, Err(PostError::Full));
     }
 
     /// Sends what is to go again, over another channel: this one may not see that there is a leader.
@@ -432,10 +437,10 @@ impl Task {
 
     /// Notes a message that reached no queue; says why everything is declared again, if so.
     fn returned(&self, returned: &BasicReturnMessage) -> Option<String> {
-        if returned.exchange.as_str() == MOM_LEASES {
+        if returned.exchange.as_str() == self.unheard.exchange {
             let id = returned.properties.correlation_id().as_ref();
             if let Some(id) = id.and_then(|id| id.as_str().parse().ok()) {
-                self.pending.resolve(id, Err(MomError::LeaseGone));
+                (self.unheard.tell)(id);
             }
             return None;
         }
@@ -499,8 +504,9 @@ fn answer(parcel: Box<Parcel>, answer: Answer) {
 }
 
 fn send(channel: Channel, number: u64, parcel: &Parcel) -> Sending {
-    let (exchange, key) = (parcel.exchange.into(), parcel.key.clone());
-    let (properties, body) = (parcel.properties.clone(), parcel.body.clone());
+    let envelope = &parcel.envelope;
+    let (exchange, key) = (envelope.exchange.into(), envelope.key.clone());
+    let (properties, body) = (envelope.properties.clone(), envelope.body.clone());
     Box::pin(async move {
         let options = BasicPublishOptions { mandatory: true, immediate: false };
         #[expect(clippy::disallowed_methods, reason = "this publisher awaits the confirm")]
