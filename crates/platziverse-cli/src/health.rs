@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args as ClapArgs;
-use platziverse_config::{GATEWAY_OPS, MOM_OPS, WORKER_OPS};
+use platziverse_config::{AGGREGATOR_OPS, GATEWAY_OPS, MOM_OPS, WORKER_OPS};
 use serde_json::Value;
 
 use crate::discovery::RunEnv;
@@ -22,14 +22,19 @@ const DEADLINE: Duration = Duration::from_secs(3);
 const ANSWER_MAX: u64 = 1 << 20;
 
 /// The services, each with where it listens if nothing else is set and nothing else is known.
-const SERVICES: [(&str, SocketAddr); 3] =
-    [("gateway", GATEWAY_OPS), ("worker", WORKER_OPS), ("mom", MOM_OPS)];
+const SERVICES: [(&str, SocketAddr); 4] = [
+    ("gateway", GATEWAY_OPS),
+    ("worker", WORKER_OPS),
+    ("mom", MOM_OPS),
+    ("aggregator", AGGREGATOR_OPS),
+];
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
     /// What to ask [default: /readyz at ops.listen; where that is not set, of each service that
     /// scripts/up started, by .run/env; without that file, of each service at its own default,
-    /// gateway 127.0.0.1:9101, worker 127.0.0.1:9102 and mom 127.0.0.1:9104]
+    /// gateway 127.0.0.1:9101, worker 127.0.0.1:9102, mom 127.0.0.1:9104 and aggregator
+    /// 127.0.0.1:9105]
     #[arg(long)]
     url: Option<Url>,
 }

@@ -1,5 +1,6 @@
 //! The books of a service: what came in, and what became of it.
 
+use crate::aggregator::PROGRAM as AGGREGATOR;
 use crate::mom::PROGRAM as MOM;
 use crate::{Process, Samples};
 
@@ -61,11 +62,13 @@ impl Process {
         Balance::read(book, &self.try_metrics().await?)
     }
 
-    /// All its books at one moment, by name: those of a worker are of one that has every role.
+    /// All its books at one moment, by name: those of a worker are of one that has every role,
+    /// and an aggregator has none.
     pub async fn all_books(&self) -> Result<Vec<(&'static str, Balance)>, String> {
         let books: &[Book] = match self.program() {
             _ if self.is_gateway() => &[PUBLISHES],
             MOM => &[MOM_PUBLISHES],
+            AGGREGATOR => &[],
             _ => &[RECORDS, TASKS, REPORTS],
         };
         let samples = self.try_metrics().await?;

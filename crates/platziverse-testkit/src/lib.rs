@@ -12,11 +12,13 @@
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on says why and fails")]
 
+mod aggregator;
 mod books;
 mod database;
 mod dead_letter;
 mod environment;
 mod eventually;
+mod follower;
 mod http;
 mod load;
 mod management;
@@ -33,16 +35,20 @@ mod rest;
 mod samples;
 mod servers;
 mod start;
+mod stream;
 mod table;
 mod terminal;
 mod url;
+mod websocket;
 mod world;
 
+pub use aggregator::Aggregator;
 pub use books::Balance;
 pub use database::{Database, Held, Row};
 pub use dead_letter::DeadLetter;
 pub use environment::program;
 pub use eventually::{PATIENCE, check, eventually};
+pub use follower::{Followed, Follower, FollowerOptions, Gap};
 pub use http::Answer as HttpAnswer;
 pub use load::{Load, LoadReport};
 pub use management::Management;
@@ -57,5 +63,7 @@ pub use raw::RawClient;
 pub use samples::Samples;
 pub use servers::Servers;
 pub use start::Ended;
+pub use stream::{Stream, StreamMessage};
 pub use table::aligned;
+pub use websocket::{WsClient, WsClosed, WsOptions, WsRefused};
 pub use world::World;

@@ -26,7 +26,7 @@ pub struct Process {
     start: Start,
     child: Child,
     log: PathBuf,
-    ops: SocketAddr,
+    ops: Option<SocketAddr>,
     mqtt: Option<SocketAddr>,
     /// The most memory that was seen, in bytes: a process that has ended cannot be asked.
     peak: AtomicU64,
@@ -38,12 +38,12 @@ impl Process {
     pub(crate) fn spawn(
         start: Start,
         name: &str,
-        ops: SocketAddr,
+        ops: impl Into<Option<SocketAddr>>,
         mqtt: Option<SocketAddr>,
     ) -> Result<Self, String> {
         let log = start.folder.join(format!("{name}.log"));
         let child = start.spawn(&log)?;
-        let (peak, panic_told) = (AtomicU64::new(0), AtomicBool::new(false));
+        let (ops, peak, panic_told) = (ops.into(), AtomicU64::new(0), AtomicBool::new(false));
         Ok(Self { name: name.to_owned(), start, child, log, ops, mqtt, peak, panic_told })
     }
 
@@ -72,9 +72,9 @@ impl Process {
         self.mqtt.unwrap_or_else(|| panic!("{} does not listen for MQTT", self.name))
     }
 
-    /// Where it shows its health.
+    /// Where it shows its health. Fails the test if it does not.
     pub fn ops(&self) -> SocketAddr {
-        self.ops
+        self.ops.unwrap_or_else(|| panic!("{} does not show its health", self.name))
     }
 
     pub(crate) fn is_gateway(&self) -> bool {
@@ -160,7 +160,7 @@ impl Process {
     }
 
     async fn try_get(&self, path: &str) -> Result<Answer, String> {
-        let answer = http::get(format!("http://{}{path}", self.ops)).await;
+        let answer = http::get(format!("http://{}{path}", self.ops())).await;
         answer.map_err(|error| format!("{}: {error}", self.name))
     }
 
@@ -222,6 +222,16 @@ impl Process {
         eventually(&format!("{}: {name} >= {wanted}", self.name), PATIENCE, || async {
             let seen = self.metrics().await.get(name);
             check(seen >= wanted, || format!("it is {seen}"))
+        })
+        .await;
+    }
+
+    /// Waits until it has written `text` so many times.
+    pub async fn writes(&self, text: &str, times: usize) {
+        eventually(&format!("{} writes {text:?}", self.name), PATIENCE, || async {
+            let log = self.log();
+            let seen = log.matches(text).count();
+            check(seen >= times, || format!("{seen} of {times} times:\n{}", tail(&log)))
         })
         .await;
     }

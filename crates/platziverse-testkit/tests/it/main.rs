@@ -3,12 +3,22 @@
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on says why and fails")]
 
+mod aggregator;
+mod aggregator_cluster;
+mod aggregator_doors;
+mod aggregator_ends;
+mod aggregator_faults;
+mod aggregator_page;
+mod aggregator_scene;
 mod bad_input;
 mod books;
 mod cli;
 mod commands;
 mod crowd;
 mod faults;
+mod followers;
+mod kit;
+mod kit_handlers;
 mod limits;
 mod mom;
 mod mom_cli;

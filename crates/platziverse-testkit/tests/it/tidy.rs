@@ -17,6 +17,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("mom", &["broker", "config", "protocol", "rpc", "service", "store"]),
     ("client", &["rpc"]),
     ("gateway", &["broker", "config", "protocol", "service"]),
+    ("aggregator", &["broker", "config", "protocol", "service"]),
+    ("kit", &["broker", "config", "protocol", "service"]),
     ("worker", &["broker", "config", "protocol", "service", "store"]),
     ("load", &["service"]),
     ("cli", &["broker", "client", "config", "load", "protocol", "service", "store"]),

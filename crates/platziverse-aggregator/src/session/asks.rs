@@ -1,0 +1,418 @@
+//! What a client asks for, carried out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use platziverse_broker::aggregator::PostError;
+use platziverse_broker::aggregator::{Handed, Kind, Post, Request, Sender, To, client_key};
+use platziverse_protocol::time::Timestamp;
+use platziverse_service::clock;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+use super::close::Close;
+use super::pending::REQUESTS_MAX;
+use super::wire::Wire;
+use super::{Session, Working};
+use crate::channel::{Channel, ChannelSet};
+use crate::core::Core;
+use crate::hub::Wants;
+use crate::outbox::Frame;
+use crate::packet::{
+    Ask, Audience, Code, Existence, Order, Publish, Reason, Receipt, Reply, Subscription, pong,
+};
+
+/// What has become of a packet that took its time.
+pub(super) enum Done {
+    /// Something was published, or not; which of the clients there are.
+    Published {
+        id: Option<String>,
+        clients: BTreeMap<String, Existence>,
+        outcome: Result<(), PostError>,
+    },
+    /// A request was sent, or not; what a marker that was seen before made sure.
+    Asked { id: String, passed: Option<u64>, outcome: Result<Asked, PostError> },
+    /// Others were told that the session goes on here, as far as they could be.
+    Told,
+}
+
+/// What has become of a request.
+pub(super) enum Asked {
+    Sent,
+    /// It had been sent before.
+    Before,
+    /// It had been sent before, and this came of it.
+    Answered(Arc<Frame>),
+    /// Its time was over before it could be sent.
+    TooLate,
+}
+
+impl Session {
+    /// Carries out a packet, or begins to.
+    pub(super) async fn carry_out(&mut self, wire: &mut Wire, order: Order) -> Result<(), Close> {
+        let Order { id, ask } = order;
+        self.core.metrics.packet(name(&ask));
+        match ask {
+            Ask::Consume(what) => {
+                for channel in self.chosen(&what).iter() {
+                    self.consume(channel);
+                }
+                self.receive(wire, id).await
+            }
+            Ask::Unsubscribe(what) => {
+                for channel in self.chosen(&what).iter() {
+                    self.unsubscribe(channel);
+                }
+                self.receive(wire, id).await
+            }
+            Ask::Publish(publish) => {
+                self.publish(id, publish).await;
+                Ok(())
+            }
+            Ask::Request { channel, to, within, message } => {
+                // It has one: else it is refused where packets are read.
+                let id = id.unwrap_or_default();
+                self.request(wire, id, channel, to, within, message).await
+            }
+            Ask::Reply(reply) => {
+                self.reply(id, reply).await;
+                Ok(())
+            }
+            Ask::Ack(offsets) => self.ack(wire, id, offsets).await,
+            Ask::Ping => wire.say(pong(id.as_deref())).await,
+            Ask::Pong => Ok(()),
+        }
+    }
+
+    /// The channels that are meant: those with a source among the named ones, if any is named.
+    fn chosen(&self, what: &Subscription) -> ChannelSet {
+        if what.sources.is_empty() {
+            return what.channels;
+        }
+        what.sources.iter().filter_map(|source| self.core.channels.of_source(source)).collect()
+    }
+
+    fn consume(&mut self, channel: Channel) {
+        let Some(hub) = self.core.hub(channel) else { return };
+        if self.consumes.insert(channel) {
+            let next = hub.subscribe(&self.mailbox, Wants::Everything);
+            self.attached.insert(channel);
+            if let Some(offset) = self.offsets.get_mut(channel.index()) {
+                *offset = next;
+            }
+        }
+    }
+
+    fn unsubscribe(&mut self, channel: Channel) {
+        if self.consumes.remove(channel)
+            && let Some(hub) = self.core.hub(channel)
+        {
+            hub.unsubscribe(&self.mailbox, Some(Wants::Replies));
+        }
+    }
+
+    /// Says that a packet is carried out, and how to go on with the session from now on.
+    async fn receive(&mut self, wire: &mut Wire, id: Option<String>) -> Result<(), Close> {
+        let Some(id) = id else { return Ok(()) };
+        let token = self.token();
+        let receipt = Receipt { id: &id, clients: BTreeMap::new(), resume_token: Some(&token) };
+        wire.say(receipt.packet()).await
+    }
+
+    async fn ack(
+        &mut self,
+        wire: &mut Wire,
+        id: Option<String>,
+        offsets: BTreeMap<String, u64>,
+    ) -> Result<(), Close> {
+        for (source, last) in offsets {
+            let Some(channel) = self.core.channels.of_source(&source) else {
+                let there: Vec<_> =
+                    self.core.channels.iter().map(|one| self.core.channels.source(one)).collect();
+                let detail =
+                    format!("there is no source {source:?}: there are {}", there.join(", "));
+                let reason = Reason::new(Code::UnknownTarget, detail);
+                return self.refuse(wire, id.as_deref(), &reason).await;
+            };
+            let end = self.core.next(channel);
+            if let Some(offset) = self.offsets.get_mut(channel.index()) {
+                // Nobody has what has not come yet.
+                *offset = last.saturating_add(1).min(end).max(*offset);
+            }
+        }
+        self.receive(wire, id).await
+    }
+
+    async fn publish(&mut self, id: Option<String>, publish: Publish) {
+        let Publish { channels, audience, message } = publish;
+        let body = Bytes::from(message);
+        let mut handed = Vec::with_capacity(1);
+        for channel in channels.iter() {
+            let to = self.addressed(channel, &audience);
+            handed.push(self.hand(Post::new(to, Kind::Publish, body.clone())).await);
+        }
+        let direct = match audience {
+            Audience::Clients { clients, is_direct: true } => clients,
+            _ => Vec::new(),
+        };
+        let existing = existing(Arc::clone(&self.core), direct);
+        self.begin(Box::pin(published(id, handed, existing)));
+    }
+
+    fn addressed(&self, channel: Channel, audience: &Audience) -> To {
+        let channel = self.core.channels.name(channel).to_owned();
+        match audience {
+            Audience::Servers => To::Servers { channel },
+            Audience::Everyone => To::Everyone { channel },
+            Audience::Clients { clients, .. } => match clients.as_slice() {
+                [client] => To::Client { channel, client: client.clone() },
+                clients => To::Clients { channel, clients: clients.to_vec() },
+            },
+        }
+    }
+
+    async fn reply(&mut self, id: Option<String>, reply: Reply) {
+        let Reply { channel, to, request, message } = reply;
+        let channel = self.core.channels.name(channel).to_owned();
+        let to = match to {
+            Some(client) => To::Client { channel, client },
+            None => To::Servers { channel },
+        };
+        let request = Some(Request { id: request, reply_to: None, deadline: None });
+        let handed = self.hand(Post { request, ..Post::new(to, Kind::Reply, message) }).await;
+        self.begin(Box::pin(async move {
+            let outcome = handed.confirmed().await;
+            Done::Published { id, clients: BTreeMap::new(), outcome }
+        }));
+    }
+
+    /// Gives a message of this client its place among those that go to RabbitMQ.
+    async fn hand(&mut self, post: Post) -> Handed {
+        let client = Some(self.seat.client().to_string());
+        self.core.sender.hand(Post { client, session: Some(self.mailbox.session()), ..post }).await
+    }
+
+    pub(super) fn begin(&mut self, working: Working) {
+        self.work.push(working);
+    }
+
+    async fn request(
+        &mut self,
+        wire: &mut Wire,
+        id: String,
+        channel: Channel,
+        to: Option<String>,
+        within: Duration,
+        message: String,
+    ) -> Result<(), Close> {
+        let is_repeated = self.pending.has(&id);
+        let until = Instant::now() + within;
+        if !self.pending.open(&id, to.as_deref(), until) {
+            let text = format!("{REQUESTS_MAX} requests of this socket are open: wait for some");
+            return wire.say(Reason::new(Code::TooMany, text).packet(Some(&id))).await;
+        }
+        if is_repeated {
+            self.core.metrics.repeated.inc();
+            return Ok(());
+        }
+        self.attach(channel);
+        let name = self.core.channels.name(channel).to_owned();
+        let client = self.seat.client();
+        let request = Request {
+            id: id.clone(),
+            reply_to: Some(client_key(&name, client)),
+            deadline: deadline(within),
+        };
+        let to = match to {
+            Some(client) => To::Client { channel: name, client },
+            None => To::Servers { channel: name },
+        };
+        let post = Post {
+            client: Some(client.to_string()),
+            session: Some(self.mailbox.session()),
+            request: Some(request),
+            ..Post::new(to, Kind::Request, message)
+        };
+        let behind = (self.passed < self.behind).then_some(self.behind);
+        self.begin(Box::pin(ask(Arc::clone(&self.core), id, channel, post, until, behind)));
+        Ok(())
+    }
+
+    /// Tells what has become of a packet.
+    pub(super) async fn answer(&mut self, wire: &mut Wire, done: Done) -> Result<(), Close> {
+        if let Done::Asked { passed: Some(passed), .. } = &done {
+            self.passed = self.passed.max(*passed);
+        }
+        match done {
+            Done::Published { id, clients, outcome: Ok(()) } => {
+                let Some(id) = id else { return Ok(()) };
+                let clients = clients.iter().map(|(client, is)| (client.as_str(), *is)).collect();
+                wire.say(Receipt { id: &id, clients, resume_token: None }.packet()).await
+            }
+            Done::Published { id, outcome: Err(error), .. } => {
+                wire.say(reason(&error).packet(id.as_deref())).await
+            }
+            // The client has been told when the time was over.
+            Done::Asked { outcome: Ok(Asked::Sent | Asked::TooLate), .. } | Done::Told => Ok(()),
+            Done::Asked { outcome: Ok(Asked::Before), .. } => {
+                self.core.metrics.repeated.inc();
+                Ok(())
+            }
+            Done::Asked { outcome: Ok(Asked::Answered(frame)), .. } => {
+                self.core.metrics.repeated.inc();
+                self.write(wire, &frame, false).await?;
+                wire.flush().await
+            }
+            Done::Asked { id, outcome: Err(error), .. } => {
+                // What is read after a marker says whether RabbitMQ has it all the same.
+                self.behind += 1;
+                if !self.pending.close(&id) {
+                    return Ok(());
+                }
+                self.core.metrics.request("error");
+                wire.say(reason(&error).packet(Some(&id))).await
+            }
+        }
+    }
+}
+
+/// Waits until everything is stored that makes up a publish.
+async fn published(
+    id: Option<String>,
+    handed: Vec<Handed>,
+    existing: impl Future<Output = Result<BTreeMap<String, Existence>, PostError>>,
+) -> Done {
+    let confirmed = join_all(handed.into_iter().map(Handed::confirmed));
+    let (confirmed, clients) = tokio::join!(confirmed, existing);
+    let outcome: Result<(), PostError> = confirmed.into_iter().collect();
+    match clients {
+        Ok(clients) => Done::Published { id, clients, outcome },
+        Err(error) => {
+            let outcome = outcome.and(Err(error));
+            Done::Published { id, clients: BTreeMap::new(), outcome }
+        }
+    }
+}
+
+/// Sends a request, unless it has been sent before. What others have sent until now is known once a
+/// marker has come back, if that is in doubt.
+async fn ask(
+    core: Arc<Core>,
+    id: String,
+    channel: Channel,
+    post: Post,
+    until: Instant,
+    behind: Option<u64>,
+) -> Done {
+    if behind.is_some() {
+        let passed = tokio::select! {
+            passed = timeout_at(until, core.barrier.pass()) => passed,
+            () = core.drain.requested() => {
+                let outcome = Err(PostError::Unavailable("this aggregator ends".to_owned()));
+                return Done::Asked { id, passed: None, outcome };
+            }
+        };
+        if passed.is_err() {
+            return Done::Asked { id, passed: None, outcome: Ok(Asked::TooLate) };
+        }
+    }
+    if until <= Instant::now() {
+        return Done::Asked { id, passed: behind, outcome: Ok(Asked::TooLate) };
+    }
+    let (done, told) = oneshot::channel();
+    let (drain, request) = (core.drain.clone(), id.clone());
+    // A task of its own: a socket that ends leaves no request that is known and was not sent.
+    drain.spawn_isolated(async move {
+        let _ = done.send(send(&core, channel, &request, post).await);
+    });
+    let ended = |_| Err(PostError::Unavailable("this aggregator ends".to_owned()));
+    Done::Asked { id, passed: behind, outcome: told.await.unwrap_or_else(ended) }
+}
+
+async fn send(core: &Core, channel: Channel, id: &str, post: Post) -> Result<Asked, PostError> {
+    let client = post.client.clone().unwrap_or_default();
+    if !core.book.begin(&client, id) {
+        let asked = match &post.to {
+            To::Client { client, .. } => Some(client.as_str()),
+            _ => None,
+        };
+        let outcome = core.hub(channel).and_then(|hub| hub.outcome(&client, id, asked));
+        return Ok(outcome.map_or(Asked::Before, Asked::Answered));
+    }
+    match core.sender.hand(post).await.confirmed().await {
+        Ok(()) => {
+            core.book.stored(&client, id);
+            Ok(Asked::Sent)
+        }
+        Err(error) => {
+            core.book.take_back(&client, id);
+            if error == PostError::Full {
+                withdraw(&core.sender, client, id.to_owned()).await;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Tells all aggregators that no server gets a request that is in the stream of requests.
+async fn withdraw(sender: &Sender, client: String, request: String) {
+    let post = Post::new(To::Withdrawn { client, request }, Kind::Publish, "");
+    if let Err(error) = sender.hand(post).await.confirmed().await {
+        tracing::debug!("a request that was refused could not be withdrawn: {error}");
+    }
+}
+
+/// Which of these clients there are.
+async fn existing(
+    core: Arc<Core>,
+    clients: Vec<String>,
+) -> Result<BTreeMap<String, Existence>, PostError> {
+    let mut asking = Vec::with_capacity(clients.len());
+    for client in clients {
+        asking.push(existence(Arc::clone(&core), client));
+    }
+    join_all(asking).await.into_iter().collect()
+}
+
+async fn existence(core: Arc<Core>, client: String) -> Result<(String, Existence), PostError> {
+    let is_known = core.presence.has(&client) || core.sender.exists(&client).await?;
+    Ok((client, if is_known { Existence::Known } else { Existence::Unknown }))
+}
+
+fn reason(error: &PostError) -> Reason {
+    match error {
+        PostError::Full => {
+            let text = "the servers of the channel have more to do than its queue may hold: send it \
+                        again later";
+            Reason::new(Code::Unavailable, text)
+        }
+        PostError::TooLarge(why) => Reason::new(Code::TooLarge, why.clone()),
+        PostError::Unavailable(why) => {
+            tracing::debug!("a client's message could not be published: {why}");
+            let text = "RabbitMQ does not answer as it should: it may have it all the same. A request can \
+                        be sent again under the same id";
+            Reason::new(Code::Unavailable, text)
+        }
+    }
+}
+
+fn deadline(within: Duration) -> Option<Timestamp> {
+    let within = i64::try_from(within.as_millis()).ok()?;
+    Timestamp::from_millis(clock::now().as_millis().checked_add(within)?).ok()
+}
+
+fn name(ask: &Ask) -> &'static str {
+    match ask {
+        Ask::Consume(_) => "consume",
+        Ask::Unsubscribe(_) => "unsubscribe",
+        Ask::Publish(_) => "publish",
+        Ask::Request { .. } => "request",
+        Ask::Reply(_) => "reply",
+        Ask::Ack(_) => "ack",
+        Ask::Ping => "ping",
+        Ask::Pong => "pong",
+    }
+}
