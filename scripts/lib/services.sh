@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2154,SC2034
 # Platziverse's own services, each under a supervisor. Sourced after common.sh; RUN is the run directory.
 
-readonly services=(gateway worker-1 worker-2 mom)
+readonly services=(gateway worker-1 worker-2 mom aggregator)
 readonly drain_seconds=15
 
 # Where everything is, as it is told to people who are in the checkout.
@@ -22,7 +22,7 @@ run_forget() {
   for name in "${services[@]}"; do
     rm -f -- "$RUN/$name".{pid,loop,exits} "$RUN/log/$name.log"{,.1}
   done
-  rm -f -- "$RUN"/{ports,env,env.new,where}
+  rm -f -- "$RUN"/{ports,env,env.new,where,aggregator.secret}
   [[ ! -d $RUN/log ]] || rmdir --ignore-fail-on-non-empty -- "$RUN/log"
 }
 
@@ -38,6 +38,7 @@ service_listeners() {
       say 'mom.grpc 50052 PLATZIVERSE_MOM__GRPC_LISTEN'
       say 'mom.older 50051 PLATZIVERSE_MOM__OLDER_GRPC_LISTEN'
       ;;
+    aggregator) say 'aggregator.ws 8081 PLATZIVERSE_AGGREGATOR__LISTEN' ;;
   esac
 }
 
@@ -86,11 +87,18 @@ with_settings() (
     [[ $name == PLATZIVERSE_* ]] || continue
     case ${name^^} in
       PLATZIVERSE_AMQP__* | PLATZIVERSE_DATABASE__* | PLATZIVERSE_*__*LISTEN | PLATZIVERSE_*__*LISTEN_FILE) unset "$name" ;;
+      PLATZIVERSE_AGGREGATOR__SESSION_SECRET | PLATZIVERSE_AGGREGATOR__SESSION_SECRET_FILE) unset "$name" ;;
     esac
   done < <(compgen -e)
   export PLATZIVERSE_AMQP__URL=$AMQP_URL PLATZIVERSE_DATABASE__URL=$DATABASE_URL
   "$@"
 )
+
+# session_secret: exports what resume tokens are signed with; kept, so that sessions go on when the aggregator is started again.
+session_secret() {
+  export PLATZIVERSE_AGGREGATOR__SESSION_SECRET_FILE=$RUN/aggregator.secret
+  [[ -s $RUN/aggregator.secret ]] || (umask 077 && random_secret >"$RUN/aggregator.secret")
+}
 
 # service_start NAME PROGRAMS: where PROGRAMS is the directory with what cargo has built.
 service_start() {
@@ -110,6 +118,7 @@ service_start() {
 service_launch() {
   service_port "$1.ops" || return 1
   export PLATZIVERSE_OPS__LISTEN=127.0.0.1:$port
+  [[ $1 != aggregator ]] || session_secret || return 1
   local listener setting
   while read -r listener _ setting; do
     service_port "$listener" || return 1
@@ -124,6 +133,7 @@ service_preferred_ops_port() {
     worker-1) say 9102 ;;
     worker-2) say 9103 ;;
     mom) say 9104 ;;
+    aggregator) say 9105 ;;
   esac
 }
 
