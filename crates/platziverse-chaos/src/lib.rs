@@ -6,7 +6,8 @@
 //! ([`faults`]) begins, holds and ends; then everything must settle, every agent's presence must be
 //! true ([`presence`]), and every message must be where its client was told it is ([`reconcile`]).
 //! Some rounds have another load ([`work`]): events and commands ([`tasks`]), or commands to agents
-//! ([`commands`]), that an application publishes ([`sender`]), or topics and queues ([`mom`]).
+//! ([`commands`]), that an application publishes ([`sender`]), topics and queues ([`mom`]), or clients of
+//! aggregators ([`sessions`]).
 
 pub mod args;
 pub mod ballast;
@@ -27,6 +28,7 @@ pub mod round;
 pub mod schedule;
 pub mod sender;
 pub mod service;
+pub mod sessions;
 pub mod stage;
 pub mod tasks;
 pub mod theatre;

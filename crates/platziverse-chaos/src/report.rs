@@ -4,7 +4,7 @@ use platziverse_testkit::aligned;
 
 use crate::round::RoundReport;
 
-const HEAD: [&str; 11] = [
+const HEAD: [&str; 12] = [
     "fault",
     "attempted",
     "acknowledged",
@@ -16,6 +16,7 @@ const HEAD: [&str; 11] = [
     "gateway MB",
     "worker MB",
     "mom MB",
+    "aggregator MB",
 ];
 
 /// The rounds as a table; a line of its own for each thing unexpected.
@@ -81,6 +82,7 @@ fn row(round: &RoundReport) -> Vec<String> {
         megabytes(round.peak_memory.gateway),
         megabytes(round.peak_memory.worker),
         megabytes(round.peak_memory.mom),
+        megabytes(round.peak_memory.aggregator),
     ]
 }
 

@@ -187,7 +187,7 @@ async fn close(mut stage: Stage, report: &mut RoundReport) {
     stage.unexpected.extend(stage.crowd.disband().await);
     ledgers.append(&mut stage.crowd.ledgers);
     let services = stage.gateways.iter_mut().chain(&mut stage.workers).chain(&mut stage.moms);
-    for service in services {
+    for service in services.chain(&mut stage.aggregators) {
         if service.is_running() {
             stage.watch.last(service).await;
         }

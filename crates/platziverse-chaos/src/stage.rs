@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{try_join_all, try_join3};
-use platziverse_testkit::{Held, Mom, Proxy, Servers, Toxic, World};
+use futures_util::future::{try_join_all, try_join4};
+use platziverse_testkit::{Aggregator, Held, Mom, Proxy, Servers, Toxic, World};
 use tokio::time::{Instant, sleep};
 
 use crate::ballast::Ballast;
@@ -17,7 +17,7 @@ use crate::fleet::{Fleet, Order, Plan};
 use crate::mom::reconcile::Promises;
 use crate::service::Service;
 use crate::watch::Watch;
-use crate::work::{Load, Work};
+use crate::work::{Load, Others, Work};
 
 /// How often what runs is looked at.
 const LOOK: Duration = Duration::from_millis(250);
@@ -36,6 +36,8 @@ pub struct Setup {
     pub workers: usize,
     /// Servers of topics and queues.
     pub moms: usize,
+    /// Aggregators.
+    pub aggregators: usize,
     /// What they are busy with.
     pub load: Load,
     /// The agents that report.
@@ -69,8 +71,12 @@ pub struct Stage {
     pub workers: Vec<Service>,
     /// The servers of topics and queues.
     pub moms: Vec<Service>,
+    /// The aggregators.
+    pub aggregators: Vec<Service>,
     /// Between each server of topics and queues and RabbitMQ.
     pub mom_amqp: Vec<Proxy>,
+    /// Between each aggregator and RabbitMQ.
+    pub aggregator_amqp: Vec<Proxy>,
     /// Between each gateway and RabbitMQ.
     pub gateway_amqp: Vec<Proxy>,
     /// Between workers and RabbitMQ.
@@ -107,6 +113,7 @@ impl Stage {
         let postgres = Proxy::start(world.database().address()).await;
         let gateway_amqp = proxies(setup.gateways, amqp).await;
         let mom_amqp = proxies(setup.moms, amqp).await;
+        let aggregator_amqp = proxies(setup.aggregators, amqp).await;
         let worker = async |_| {
             let own = vec![
                 ("PLATZIVERSE_AMQP__URL", world.amqp_url_at(worker_amqp.address())),
@@ -128,16 +135,20 @@ impl Stage {
             world.try_mom_with(&together(&own, &setup.settings)).await
         };
         // All at once, as whoever starts a whole system does.
-        let (workers, gateways, moms) = try_join3(
+        let (workers, gateways, moms, aggregators) = try_join4(
             try_join_all((0..setup.workers).map(worker)),
             try_join_all(gateway_amqp.iter().map(gateway)),
             try_join_all(mom_amqp.iter().map(mom)),
+            aggregators_behind(&aggregator_amqp, &world, &setup.settings),
         )
         .await?;
         let addresses: Vec<SocketAddr> = gateways.iter().map(|one| one.mqtt()).collect();
-        let work = Work::start(name, &world, &setup, &addresses, &moms).await?;
+        let others = Others { moms: &moms, aggregators: &aggregators };
+        let work = Work::start(name, &world, &setup, &addresses, others).await?;
         let of_mom = |server: Mom| Service::of(server.into_process(), setup.outage);
         let moms = moms.into_iter().map(of_mom).collect();
+        let of_aggregator = |one: Aggregator| Service::of(one.into_process(), setup.outage);
+        let aggregators = aggregators.into_iter().map(of_aggregator).collect();
         let stage = Self {
             unexpected: Vec::new(),
             dead_expected: Vec::new(),
@@ -147,7 +158,9 @@ impl Stage {
             gateways,
             workers,
             moms,
+            aggregators,
             mom_amqp,
+            aggregator_amqp,
             gateway_amqp,
             worker_amqp,
             postgres,
@@ -191,16 +204,21 @@ impl Stage {
             mom.look();
             self.watch.mom(mom).await;
         }
+        for aggregator in &mut self.aggregators {
+            aggregator.look();
+            self.watch.aggregator(aggregator).await;
+        }
     }
 
     /// Every service.
     pub fn services(&self) -> impl Iterator<Item = &Service> {
-        self.gateways.iter().chain(&self.workers).chain(&self.moms)
+        self.gateways.iter().chain(&self.workers).chain(&self.moms).chain(&self.aggregators)
     }
 
     /// The same, to be changed.
     pub fn services_mut(&mut self) -> impl Iterator<Item = &mut Service> {
-        self.gateways.iter_mut().chain(&mut self.workers).chain(&mut self.moms)
+        let services = self.gateways.iter_mut().chain(&mut self.workers).chain(&mut self.moms);
+        services.chain(&mut self.aggregators)
     }
 
     /// Waits until a condition holds, and looks meanwhile.
@@ -336,6 +354,9 @@ impl Stage {
         self.crowd.calm();
         self.servers.try_run("start", "all").await?;
         self.services_mut().try_for_each(Service::start_again)?;
+        if let Some(Work::Sessions(sessions)) = &mut self.work {
+            sessions.mend()?;
+        }
         self.order(Order::Settle);
         self.settle(within).await
     }
@@ -344,7 +365,7 @@ impl Stage {
     pub fn to_rabbitmq(&self) -> impl Iterator<Item = &Proxy> {
         let work = self.work.as_ref().and_then(Work::amqp);
         let services = self.gateway_amqp.iter().chain([&self.worker_amqp]).chain(&self.mom_amqp);
-        services.chain(work)
+        services.chain(&self.aggregator_amqp).chain(work)
     }
 
     /// Something that should not have happened.
@@ -359,6 +380,19 @@ async fn proxies(count: usize, target: SocketAddr) -> Vec<Proxy> {
         proxies.push(Proxy::start(target).await);
     }
     proxies
+}
+
+/// An aggregator for each way to RabbitMQ.
+async fn aggregators_behind(
+    ways: &[Proxy],
+    world: &World,
+    settings: &[Setting],
+) -> Result<Vec<Aggregator>, String> {
+    let one = async |way: &Proxy| {
+        let own = [("PLATZIVERSE_AMQP__URL", world.amqp_url_at(way.address()))];
+        world.try_aggregator_with(&together(&own, settings)).await
+    };
+    try_join_all(ways.iter().map(one)).await
 }
 
 fn together<'a>(own: &'a [(&'static str, String)], more: &'a [Setting]) -> Vec<(&'a str, &'a str)> {

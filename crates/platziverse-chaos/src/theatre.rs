@@ -60,16 +60,18 @@ fn setup(faults: &[Fault], args: &Args) -> Setup {
     let load = loads.into_iter().find(|load| *load != Load::Reports).unwrap_or(Load::Reports);
     let mut settings = load.settings();
     settings.extend(faults.iter().flat_map(|fault| fault.settings()));
-    let (gateways, workers, moms, agents) = match load {
-        Load::Reports => (2, 2, 0, args.agents),
-        Load::Tasks => (0, 2, 0, 0),
-        Load::Commands => (2, 2, 0, 0),
-        Load::Mom => (0, 0, 2, 0),
+    let (gateways, workers, moms, aggregators, agents) = match load {
+        Load::Reports => (2, 2, 0, 0, args.agents),
+        Load::Tasks => (0, 2, 0, 0, 0),
+        Load::Commands => (2, 2, 0, 0, 0),
+        Load::Mom => (0, 0, 2, 0, 0),
+        Load::Sessions => (0, 0, 0, 2, 0),
     };
     Setup {
         gateways,
         workers,
         moms,
+        aggregators,
         load,
         plan: Plan { agents, rate: args.rate },
         settings,

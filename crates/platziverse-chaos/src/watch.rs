@@ -16,6 +16,10 @@ pub const WORKER_MEMORY_MAX: u64 = 160 << 20;
 /// for messages on their way (64 MiB).
 pub const MOM_MEMORY_MAX: u64 = 128 << 20;
 
+/// The most memory that an aggregator may take, in bytes: some 80 MB in a development build, and the
+/// logs of its three channels (16 MiB each), should they ever be full.
+pub const AGGREGATOR_MEMORY_MAX: u64 = 128 << 20;
+
 /// The most memory that any service of a kind took, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Peak {
@@ -25,6 +29,8 @@ pub struct Peak {
     pub worker: u64,
     /// Of a server of topics and queues.
     pub mom: u64,
+    /// Of an aggregator.
+    pub aggregator: u64,
 }
 
 /// What was seen.
@@ -58,6 +64,12 @@ impl Watch {
         let _ = self.books(process).await;
     }
 
+    /// Looks at one aggregator.
+    pub async fn aggregator(&mut self, process: &Process) {
+        self.peak.aggregator = self.peak.aggregator.max(process.peak_memory());
+        let _ = self.books(process).await;
+    }
+
     /// The last look at one that runs and that nobody injures any more: it must answer.
     pub async fn last(&mut self, process: &Process) {
         if let Err(why) = self.books(process).await {
@@ -88,8 +100,9 @@ impl Watch {
         let gateway = over("gateway", self.peak.gateway, GATEWAY_MEMORY_MAX);
         let worker = over("worker", self.peak.worker, WORKER_MEMORY_MAX);
         let mom = over("server of topics and queues", self.peak.mom, MOM_MEMORY_MAX);
+        let aggregator = over("aggregator", self.peak.aggregator, AGGREGATOR_MEMORY_MAX);
         let books = self.unexpected.iter().map(|((name, _), words)| format!("{name}: {words}"));
-        books.chain(gateway).chain(worker).chain(mom).collect()
+        books.chain(gateway).chain(worker).chain(mom).chain(aggregator).collect()
     }
 }
 
@@ -134,7 +147,8 @@ mod tests {
     #[test]
     fn memory_has_a_bound_for_each_kind() {
         let (gateway, worker, mom) = (GATEWAY_MEMORY_MAX, WORKER_MEMORY_MAX, MOM_MEMORY_MAX);
-        let peak = Peak { gateway, worker, mom };
+        let aggregator = AGGREGATOR_MEMORY_MAX;
+        let peak = Peak { gateway, worker, mom, aggregator };
         let mut watch = Watch { peak, ..Watch::default() };
         assert!(watch.unexpected().is_empty());
         watch.peak.gateway += 1;
@@ -143,5 +157,7 @@ mod tests {
         assert_eq!(watch.unexpected().len(), 2);
         watch.peak.mom += 1;
         assert_eq!(watch.unexpected().len(), 3);
+        watch.peak.aggregator += 1;
+        assert_eq!(watch.unexpected().len(), 4);
     }
 }

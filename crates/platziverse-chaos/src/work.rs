@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use platziverse_testkit::{Mom as MomServer, Proxy, Servers, World};
+use platziverse_testkit::{Aggregator, Mom as MomServer, Proxy, Servers, World};
 
 use crate::commands::Commands;
 use crate::fleet::Order;
@@ -10,6 +10,7 @@ use crate::mom::Mom;
 use crate::mom::reconcile::Promises;
 use crate::reconcile::Tally;
 use crate::sender::Sender;
+use crate::sessions::Sessions;
 use crate::stage::{Setting, Setup};
 use crate::tasks::{self, Tasks};
 
@@ -24,6 +25,8 @@ pub enum Load {
     Commands,
     /// Topics and queues for applications.
     Mom,
+    /// Clients of aggregators, and the servers that work for them.
+    Sessions,
 }
 
 /// What is emptied before a round ends; the queues in which tasks wait for another attempt have more
@@ -37,20 +40,35 @@ const QUEUES: [&str; 5] = [
 ];
 /// The same of topics and queues.
 const MOM_QUEUES: [&str; 2] = ["mom.queue.load-", "mom.topic.load-"];
+/// The same of channels.
+const SESSION_QUEUES: [&str; 1] = ["IN_"];
 
 impl Load {
     /// What services need to know for it.
     pub fn settings(self) -> Vec<Setting> {
         match self {
-            Self::Reports | Self::Commands | Self::Mom => Vec::new(),
+            Self::Reports | Self::Commands | Self::Mom | Self::Sessions => Vec::new(),
             Self::Tasks => tasks::settings(),
         }
     }
 
     /// The starts of the names of queues that must be empty at a round's end.
     pub fn queues(self) -> &'static [&'static str] {
-        if self == Self::Mom { &MOM_QUEUES } else { &QUEUES }
+        match self {
+            Self::Mom => &MOM_QUEUES,
+            Self::Sessions => &SESSION_QUEUES,
+            _ => &QUEUES,
+        }
     }
+}
+
+/// Servers that some loads use themselves.
+#[derive(Clone, Copy, Debug)]
+pub struct Others<'a> {
+    /// Those of topics and queues.
+    pub moms: &'a [MomServer],
+    /// The aggregators.
+    pub aggregators: &'a [Aggregator],
 }
 
 /// Applications that use the services, and whom they need.
@@ -62,6 +80,8 @@ pub enum Work {
     Commands(Commands),
     /// Topics and queues for applications.
     Mom(Mom),
+    /// Clients of aggregators, and the servers that work for them.
+    Sessions(Sessions),
 }
 
 impl Work {
@@ -72,7 +92,7 @@ impl Work {
         world: &World,
         setup: &Setup,
         gateways: &[SocketAddr],
-        moms: &[MomServer],
+        others: Others<'_>,
     ) -> Result<Option<Self>, String> {
         let (settings, rate) = (&setup.settings, setup.plan.rate);
         Ok(match setup.load {
@@ -82,7 +102,10 @@ impl Work {
                 let commands = Commands::start(name, world, settings, rate, gateways).await?;
                 Some(Self::Commands(commands))
             }
-            Load::Mom => Some(Self::Mom(Mom::start(moms, rate).await?)),
+            Load::Mom => Some(Self::Mom(Mom::start(others.moms, rate).await?)),
+            Load::Sessions => {
+                Some(Self::Sessions(Sessions::start(world, others.aggregators, rate).await?))
+            }
         })
     }
 
@@ -90,13 +113,16 @@ impl Work {
         match self {
             Self::Tasks(tasks) => Some(&tasks.sender),
             Self::Commands(commands) => Some(&commands.sender),
-            Self::Mom(_) => None,
+            Self::Mom(_) | Self::Sessions(_) => None,
         }
     }
 
-    /// Between the application and RabbitMQ, if it speaks to that itself.
+    /// Between the application, or its servers, and RabbitMQ, if it speaks to that itself.
     pub fn amqp(&self) -> Option<&Proxy> {
-        self.sender().map(|sender| &sender.amqp)
+        match self {
+            Self::Sessions(sessions) => Some(&sessions.amqp),
+            _ => self.sender().map(|sender| &sender.amqp),
+        }
     }
 
     /// Gives all of it an order.
@@ -106,6 +132,7 @@ impl Work {
             Self::Tasks(_) => {}
             Self::Commands(commands) => commands.order(order),
             Self::Mom(mom) => mom.order(order),
+            Self::Sessions(sessions) => sessions.order(order),
         }
     }
 
@@ -116,6 +143,7 @@ impl Work {
                 sender.outbox.len()
             }
             Self::Mom(mom) => mom.letters.len(),
+            Self::Sessions(sessions) => sessions.sent(),
         }
     }
 
@@ -125,6 +153,7 @@ impl Work {
             Self::Tasks(tasks) => tasks.sender.outbox.open(),
             Self::Commands(commands) => commands.sender.outbox.open() + commands.owed(),
             Self::Mom(mom) => mom.letters.open(),
+            Self::Sessions(sessions) => sessions.open(),
         }
     }
 
@@ -134,6 +163,7 @@ impl Work {
             Self::Tasks(tasks) => tasks.are_done_from(number, world).await,
             Self::Commands(commands) => commands.are_done_from(number),
             Self::Mom(mom) => mom.letters.are_done_from(number),
+            Self::Sessions(sessions) => sessions.are_done_from(number),
         }
     }
 
@@ -142,6 +172,9 @@ impl Work {
     pub async fn has_ended(&self, world: &World) -> Result<(), String> {
         if let Self::Mom(mom) = self {
             return mom.is_at_rest(world).await;
+        }
+        if matches!(self, Self::Sessions(_)) {
+            return Ok(());
         }
         let open = "SELECT count(*) FROM commands WHERE ended_at IS NULL";
         let rows = world.database().try_sql(open).await?;
@@ -163,6 +196,7 @@ impl Work {
             Self::Tasks(tasks) => tasks.close(world, letters_may_repeat).await,
             Self::Commands(commands) => commands.close(world).await,
             Self::Mom(mom) => mom.close(world, servers, promises).await,
+            Self::Sessions(sessions) => sessions.close(world, promises).await,
         }
     }
 }

@@ -12,6 +12,7 @@ mod postgres;
 mod processes;
 mod rabbitmq;
 mod rows;
+mod sessions;
 mod subscribers;
 mod takeover;
 mod tasks;
@@ -165,6 +166,17 @@ faults! {
     MomRabbitCut "mom-rabbitmq-cut" Everything mom 3 "topics and queues: every connection to RabbitMQ ended with a FIN, then none accepted",
     MomPostgresKill "mom-postgres-kill" Everything mom 8 "topics and queues: kill -9 of PostgreSQL",
     MomConsumersKill "mom-consumers-kill" Everything mom 1 "topics and queues: consumers killed with messages in their hands, again and again",
+    AggregatorNone "aggregator-none" Everything sessions 2 "aggregators: nothing, the measure of the others",
+    AggregatorsKill "aggregators-kill" Everything sessions 0 "aggregators: kill -9 of one after the other, with requests in its hands",
+    AggregatorsTerm "aggregators-term" Everything sessions 0 "aggregators: SIGTERM of each, with a successor",
+    AggregatorServersKill "aggregator-servers-kill" Everything sessions 2 "aggregators: kill -9 of one server in the middle of work, then of both",
+    AggregatorRabbitKill "aggregator-rabbitmq-kill" Everything sessions 4 "aggregators: kill -9 of RabbitMQ",
+    AggregatorRabbitCut "aggregator-rabbitmq-cut" Everything sessions 3 "aggregators: their connections to RabbitMQ ended with a FIN, then none accepted",
+    AggregatorRabbitStalled "aggregator-rabbitmq-stalled" Everything sessions 8 "aggregators: nothing passes between them and RabbitMQ for 8 s",
+    AggregatorRabbitSlow "aggregator-rabbitmq-slow" Everything sessions 5 "aggregators: 200 ms between them and RabbitMQ",
+    AggregatorClientsCut "aggregator-clients-cut" Everything sessions 0 "aggregators: the connections of their clients reset, again and again",
+    AggregatorClientsStalled "aggregator-clients-stalled" Everything sessions 5 "aggregators: nothing passes to and from clients, who go elsewhere",
+    AggregatorClientsSlow "aggregator-clients-slow" Everything sessions 5 "aggregators: 4 KB/s to and from clients",
 }
 
 impl Fault {
@@ -197,6 +209,7 @@ impl Fault {
                 | Self::TasksWorkersKill
                 | Self::CommandsGatewayKill
                 | Self::MomServersKill
+                | Self::AggregatorsKill
         )
     }
 
@@ -224,6 +237,17 @@ impl Fault {
             | Self::MomRabbitCut
             | Self::MomPostgresKill
             | Self::MomConsumersKill => Load::Mom,
+            Self::AggregatorNone
+            | Self::AggregatorsKill
+            | Self::AggregatorsTerm
+            | Self::AggregatorServersKill
+            | Self::AggregatorRabbitKill
+            | Self::AggregatorRabbitCut
+            | Self::AggregatorRabbitStalled
+            | Self::AggregatorRabbitSlow
+            | Self::AggregatorClientsCut
+            | Self::AggregatorClientsStalled
+            | Self::AggregatorClientsSlow => Load::Sessions,
             _ => Load::Reports,
         }
     }
@@ -253,13 +277,19 @@ impl Fault {
             Self::TasksRabbitKill | Self::TasksRabbitCut | Self::TasksPostgresKill => true,
             Self::CommandsRabbitRestart | Self::CommandsPostgresKill => true,
             Self::MomRabbitKill | Self::MomRabbitCut | Self::MomPostgresKill => true,
+            Self::AggregatorRabbitKill => true,
             _ => matches!(self.target(), Target::RabbitMq | Target::PostgreSql),
         }
     }
 
-    /// What it leaves in force, of topics and queues.
+    /// What it leaves in force, of topics and queues and of aggregators.
     pub fn promises(self) -> Promises {
-        let all = Promises { settled_once: true, streamed_once: true, known_by_key: true };
+        let all = Promises {
+            settled_once: true,
+            streamed_once: true,
+            known_by_key: true,
+            done_once: true,
+        };
         match self {
             Self::MomServersTerm | Self::MomConsumersKill => {
                 Promises { streamed_once: false, ..all }
@@ -268,7 +298,9 @@ impl Fault {
             Self::MomServerKill
             | Self::MomServersKill
             | Self::MomRabbitKill
-            | Self::MomRabbitCut => Promises::default(),
+            | Self::MomRabbitCut
+            | Self::AggregatorServersKill
+            | Self::AggregatorRabbitKill => Promises::default(),
             _ => all,
         }
     }

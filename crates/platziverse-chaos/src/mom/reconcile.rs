@@ -20,6 +20,9 @@ pub struct Promises {
     pub streamed_once: bool,
     /// What has been published under a key is known by it: PostgreSQL was there.
     pub known_by_key: bool,
+    /// A request of a client of an aggregator is done once: no server was killed, and nothing came
+    /// between servers and RabbitMQ.
+    pub done_once: bool,
 }
 
 /// Something that RabbitMQ has, or should have.
@@ -172,7 +175,8 @@ mod tests {
     use super::*;
     use crate::mom::kind::{Address, Publisher};
 
-    const ALL: Promises = Promises { settled_once: true, streamed_once: true, known_by_key: true };
+    const ALL: Promises =
+        Promises { settled_once: true, streamed_once: true, known_by_key: true, done_once: true };
 
     fn letter(to: Address, unsure: u32, confirmed: u32) -> Letter {
         let key = String::new();
