@@ -104,11 +104,16 @@ cluster_partition_handling = pause_minority
 CONF
 }
 
-# RabbitMQ's own MQTT plugin, for comparison.
-rabbitmq_mqtt_settings() {
+# RabbitMQ's own plugins for MQTT, and for STOMP over WebSockets, for comparison.
+rabbitmq_plugin_settings() {
   [[ -z ${RABBITMQ_MQTT_PORT:-} ]] || cat <<CONF
 mqtt.listeners.tcp.1 = 127.0.0.1:$RABBITMQ_MQTT_PORT
 mqtt.allow_anonymous = false
+CONF
+  [[ -z ${RABBITMQ_WEB_STOMP_PORT:-} ]] || cat <<CONF
+stomp.listeners.tcp = none
+web_stomp.tcp.ip = 127.0.0.1
+web_stomp.tcp.port = $RABBITMQ_WEB_STOMP_PORT
 CONF
 }
 
@@ -130,9 +135,10 @@ log.file.rotation.size = 10485760
 log.file.rotation.count = 3
 CONF
     rabbitmq_cluster_settings
-    rabbitmq_mqtt_settings
+    rabbitmq_plugin_settings
   } >"$etc/rabbitmq.conf" || return 1
-  say "[rabbitmq_management${RABBITMQ_MQTT_PORT:+,rabbitmq_mqtt}]." >"$etc/enabled_plugins" || return 1
+  local plugins=rabbitmq_management${RABBITMQ_MQTT_PORT:+,rabbitmq_mqtt}${RABBITMQ_WEB_STOMP_PORT:+,rabbitmq_web_stomp}
+  say "[$plugins]." >"$etc/enabled_plugins" || return 1
   say '[].' >"$etc/advanced.config" || return 1
   : >"$etc/rabbitmq-env.conf"
 }

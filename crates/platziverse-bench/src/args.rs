@@ -7,7 +7,7 @@ use clap::builder::RangedU64ValueParser;
 
 use crate::scenario::Scenario;
 
-/// Measures Platziverse, and beside it RabbitMQ's MQTT plugin, Mosquitto and pika, on this machine.
+/// Measures Platziverse, and beside it RabbitMQ's plugins, Mosquitto and pika, on this machine.
 ///
 /// Figures are medians of several rounds, in which the subjects take turns. The exit code is 0 if
 /// every scenario could be measured, whether or not its goal was reached, 1 otherwise.

@@ -10,7 +10,8 @@ use serde::Serialize;
 pub enum Subject {
     /// Us.
     Platziverse,
-    /// A plugin of RabbitMQ's own, into a quorum queue: for MQTT, or for HTTP its management.
+    /// A plugin of RabbitMQ's own: for MQTT, into a quorum queue, for HTTP its management, or for STOMP
+    /// over WebSockets.
     Plugin,
     /// Mosquitto, which stores nothing.
     Mosquitto,

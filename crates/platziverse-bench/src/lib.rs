@@ -4,8 +4,10 @@
 //! times; figures are medians. Both RabbitMQ's MQTT plugin and we publish into a quorum queue of
 //! the same RabbitMQ and answer after its confirm; Mosquitto stores nothing, and is a bound for the
 //! edge alone. Tasks are handled beside a consumer in Python with pika; topics and queues are measured
-//! beside its publisher, and RabbitMQ's management.
+//! beside its publisher, and RabbitMQ's management; WebSockets
+//! beside STOMP over RabbitMQ's own.
 
+mod aggregator;
 pub mod args;
 mod backlog;
 mod commits;

@@ -1,7 +1,9 @@
 //! What can be played.
 
 use crate::figure::Played;
-use crate::scenarios::{cost, drain, edge, end_to_end, fan_out, full, idle, mom, tasks, workers};
+use crate::scenarios::{
+    aggregator, cost, drain, edge, end_to_end, fan_out, full, idle, mom, tasks, workers,
+};
 use crate::site::Site;
 
 macro_rules! scenarios {
@@ -43,6 +45,7 @@ scenarios! {
     Workers "workers" workers "one and two workers, where the way to PostgreSQL is slow",
     Tasks "tasks" tasks "tasks that one worker handles, with prefetch 200 and 1, and events that it stores",
     Mom "mom" mom "topics and queues: published and consumed over gRPC and HTTP, and 2,000 consumers that wait",
+    Aggregator "aggregator" aggregator "WebSockets: idle ones, broadcasts, messages from client to client and to servers, write and wait",
     Full "full" full "a worker's pace with 1,000,000 agents and 100,000,000 metrics in the tables (takes long, and 25 GB)",
 }
 

@@ -21,7 +21,9 @@ pub(crate) struct Site {
     /// How many files a process may have open.
     pub(crate) files: u64,
     plugin: SocketAddr,
-    login: Login,
+    /// Where RabbitMQ's plugin for STOMP over WebSockets listens.
+    pub(crate) web_stomp: SocketAddr,
+    pub(crate) login: Login,
     names: AtomicU32,
 }
 
@@ -55,14 +57,18 @@ impl Stand {
 impl Site {
     /// Starts the servers.
     pub(crate) async fn start(args: Args, files: u64) -> Result<Self, String> {
-        let plugin = free_port();
-        let port = plugin.port().to_string();
-        let settings = [("RABBITMQ_MQTT_PORT", port.as_str()), ("POSTGRES_COMMIT_TIMES", "yes")];
+        let (plugin, web_stomp) = (free_port(), free_port());
+        let ports = [plugin, web_stomp].map(|address| address.port().to_string());
+        let settings = [
+            ("RABBITMQ_MQTT_PORT", ports[0].as_str()),
+            ("RABBITMQ_WEB_STOMP_PORT", ports[1].as_str()),
+            ("POSTGRES_COMMIT_TIMES", "yes"),
+        ];
         let name = format!("bench-{:08x}", fastrand::u32(..));
         let servers = Servers::start_in(&name, "all", &settings).await?;
         let login = login(&servers.url("AMQP_URL"))?;
         let (servers, names) = (Arc::new(servers), AtomicU32::new(0));
-        Ok(Self { servers, args, files, plugin, login, names })
+        Ok(Self { servers, args, files, plugin, web_stomp, login, names })
     }
 
     /// Starts one of those that are compared; nothing if it is not installed.

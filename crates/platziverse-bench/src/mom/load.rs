@@ -116,7 +116,8 @@ impl Load {
     }
 }
 
-pub(super) fn result(ended: Result<Result<(), String>, JoinError>) -> Result<(), String> {
+/// What a task came to.
+pub(crate) fn result(ended: Result<Result<(), String>, JoinError>) -> Result<(), String> {
     ended.unwrap_or_else(|error| Err(error.to_string()))
 }
 

@@ -15,7 +15,7 @@ use platziverse_testkit::{Mom, World};
 pub(crate) use self::book::Book;
 pub(crate) use self::crowd::{Crowd, name as queue_name};
 pub(crate) use self::http::{Asking, Target, converse};
-pub(crate) use self::load::{Counted, Load, Window};
+pub(crate) use self::load::{Counted, Load, Window, result};
 
 use crate::site::Site;
 

@@ -1,5 +1,6 @@
 //! The scenarios, each with its goals.
 
+pub(crate) mod aggregator;
 pub(crate) mod cost;
 pub(crate) mod drain;
 pub(crate) mod edge;
