@@ -7,15 +7,16 @@ use uuid::Uuid;
 use super::post::Kind;
 use super::{
     BROADCAST, CLIENT, CLIENTS_NAMED, DEADLINE, ERROR, FROM, MARKER, MARKER_KEY, MULTICAST,
-    ONE_CLIENT, PROBE, REQUEST, SEPARATOR, SESSION, TAKEOVER, WITHDRAWN_KEY,
+    ONE_CLIENT, PROBE, PUBLISH, REQUEST, SEPARATOR, SESSION, TAKEOVER, WITHDRAWN_KEY,
 };
 use crate::Message;
 
 impl Kind {
-    /// What a message is: a request says so, and whatever else names one replies to it.
+    /// What a message is: a request says so, and whatever else names one replies to it, unless it
+    /// says that it does not.
     fn of(message: &Message) -> Self {
         match (message.kind(), message.correlation_id()) {
-            (_, None) => Self::Publish,
+            (_, None) | (Some(PUBLISH), _) => Self::Publish,
             (Some(REQUEST), Some(_)) => Self::Request,
             (_, Some(_)) => Self::Reply,
         }

@@ -23,6 +23,7 @@ const ONE_CLIENT: &str = "client.";
 /// The property `type`; the last of a key, too, if it is a marker's.
 const MARKER: &str = "marker";
 const PROBE: &str = "probe";
+const PUBLISH: &str = "publish";
 const REQUEST: &str = "request";
 const TAKEOVER: &str = "takeover";
 const WITHDRAWN: &str = "withdrawn";

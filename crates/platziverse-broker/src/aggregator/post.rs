@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     BROADCAST, CLIENT, CLIENTS_NAMED, DEADLINE, ERROR, FROM, JSON, MARKER, MARKER_KEY, MULTICAST,
-    ONE_CLIENT, REQUEST, SEPARATOR, SESSION, TAKEOVER, WITHDRAWN, WITHDRAWN_KEY,
+    ONE_CLIENT, PUBLISH, REQUEST, SEPARATOR, SESSION, TAKEOVER, WITHDRAWN, WITHDRAWN_KEY,
 };
 use crate::message;
 use crate::post::{Envelope, PostError};
@@ -269,7 +269,7 @@ pub enum Kind {
 impl Kind {
     fn name(self) -> &'static str {
         match self {
-            Self::Publish => "publish",
+            Self::Publish => PUBLISH,
             Self::Request => REQUEST,
             Self::Reply => "reply",
         }

@@ -134,8 +134,11 @@ fn a_server_need_not_say_that_it_replies() {
     let bare = |properties| message("OUTBOUND", "chat.client.ana", properties, b"{}");
     let reply = Outbound::read(CHAT, bare(properties.clone())).unwrap();
     assert_eq!((reply.kind, reply.request.as_deref()), (Kind::Reply, Some("r1")));
-    let asking = Outbound::read(CHAT, bare(properties.with_type("request".into()))).unwrap();
+    let asking =
+        Outbound::read(CHAT, bare(properties.clone().with_type("request".into()))).unwrap();
     assert_eq!(asking.kind, Kind::Request);
+    let telling = Outbound::read(CHAT, bare(properties.with_type("publish".into()))).unwrap();
+    assert_eq!(telling.kind, Kind::Publish);
     // Nobody could reply to it.
     let nameless = BasicProperties::default().with_type("request".into());
     assert_eq!(Outbound::read(CHAT, bare(nameless)).unwrap().kind, Kind::Publish);
