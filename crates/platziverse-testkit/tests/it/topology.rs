@@ -32,6 +32,7 @@ fn arguments(queue: &Value) -> Value {
 async fn the_topology_is_that_of_rabbitmq() {
     let world = World::start().await;
     let (_gateway, _worker) = (world.gateway().await, world.worker().await);
+    let (_mom, _aggregator) = (world.mom().await, world.aggregator().await);
     let ended = world.platziverse(&["topology", "--json"]).await;
     let printed: Value = serde_json::from_str(&ended.stdout).expect("JSON");
     assert_queues(&world, &list(&printed, "queues")).await;
@@ -49,20 +50,25 @@ async fn the_topology_is_that_of_rabbitmq() {
 
 async fn assert_queues(world: &World, printed: &[Value]) {
     let mut real = world.rabbitmq().list("queues").await;
-    // Those of one gateway or worker, which go with it.
+    // Those of one process, which go with it.
     real.retain(|queue| queue["durable"] == true);
     assert_eq!(texts(printed, "name"), texts(&real, "name"));
     for queue in printed {
         let name = queue["name"].as_str().expect("a name");
         let real = real.iter().find(|real| real["name"] == name).expect("RabbitMQ has it");
-        assert_eq!(real["type"], "quorum", "{name}");
-        assert_eq!(real["arguments"], arguments(queue), "{name}");
+        let arguments = arguments(queue);
+        assert_eq!(real["type"], arguments["x-queue-type"], "{name}");
+        assert!(["quorum", "stream"].iter().any(|kind| real["type"] == *kind), "{name}");
+        assert_eq!(real["arguments"], arguments, "{name}");
     }
 }
 
 async fn assert_exchanges(world: &World, printed: &[Value]) {
     let mut real = world.rabbitmq().list("exchanges").await;
-    real.retain(|exchange| exchange["name"].as_str().is_some_and(|n| n.starts_with("platziverse")));
+    let is_ours = |name: &str| {
+        name.starts_with("platziverse") || name.starts_with("mom.") || name.ends_with("BOUND")
+    };
+    real.retain(|exchange| exchange["name"].as_str().is_some_and(is_ours));
     assert_eq!(texts(printed, "name"), texts(&real, "name"));
     for exchange in printed {
         let name = exchange["name"].as_str().expect("a name");
