@@ -25,6 +25,13 @@ use crate::packet::{
     Ask, Audience, Code, Existence, Order, Publish, Reason, Receipt, Reply, Subscription, pong,
 };
 
+/// A packet whose messages have their places among those that go to RabbitMQ.
+pub(super) struct Entered {
+    id: Option<String>,
+    handed: Vec<Handed>,
+    direct: Vec<String>,
+}
+
 /// What has become of a packet that took its time.
 pub(super) enum Done {
     /// Something was published, or not; which of the clients there are.
@@ -69,7 +76,7 @@ impl Session {
                 self.receive(wire, id).await
             }
             Ask::Publish(publish) => {
-                self.publish(id, publish).await;
+                self.publish(id, publish);
                 Ok(())
             }
             Ask::Request { channel, to, within, message } => {
@@ -78,7 +85,7 @@ impl Session {
                 self.request(wire, id, channel, to, within, message).await
             }
             Ask::Reply(reply) => {
-                self.reply(id, reply).await;
+                self.reply(id, reply);
                 Ok(())
             }
             Ask::Ack(offsets) => self.ack(wire, id, offsets).await,
@@ -146,20 +153,21 @@ impl Session {
         self.receive(wire, id).await
     }
 
-    async fn publish(&mut self, id: Option<String>, publish: Publish) {
+    fn publish(&mut self, id: Option<String>, publish: Publish) {
         let Publish { channels, audience, message } = publish;
         let body = Bytes::from(message);
-        let mut handed = Vec::with_capacity(1);
-        for channel in channels.iter() {
-            let to = self.addressed(channel, &audience);
-            handed.push(self.hand(Post::new(to, Kind::Publish, body.clone())).await);
+        if let Audience::Clients { clients, .. } = &audience {
+            // Each of them is looked for; one is what the packet has counted for.
+            self.pace.pass(clients.len().saturating_sub(1));
         }
+        let to = channels.iter().map(|channel| self.addressed(channel, &audience));
+        let posts: Vec<_> =
+            to.map(|to| self.signed(Post::new(to, Kind::Publish, body.clone()))).collect();
         let direct = match audience {
             Audience::Clients { clients, is_direct: true } => clients,
             _ => Vec::new(),
         };
-        let existing = existing(Arc::clone(&self.core), direct);
-        self.begin(Box::pin(published(id, handed, existing)));
+        self.enter(id, posts, direct);
     }
 
     fn addressed(&self, channel: Channel, audience: &Audience) -> To {
@@ -174,7 +182,7 @@ impl Session {
         }
     }
 
-    async fn reply(&mut self, id: Option<String>, reply: Reply) {
+    fn reply(&mut self, id: Option<String>, reply: Reply) {
         let Reply { channel, to, request, message } = reply;
         let channel = self.core.channels.name(channel).to_owned();
         let to = match to {
@@ -182,17 +190,33 @@ impl Session {
             None => To::Servers { channel },
         };
         let request = Some(Request { id: request, reply_to: None, deadline: None });
-        let handed = self.hand(Post { request, ..Post::new(to, Kind::Reply, message) }).await;
-        self.begin(Box::pin(async move {
-            let outcome = handed.confirmed().await;
-            Done::Published { id, clients: BTreeMap::new(), outcome }
+        let post = self.signed(Post { request, ..Post::new(to, Kind::Reply, message) });
+        self.enter(id, vec![post], Vec::new());
+    }
+
+    /// A message as one of this client.
+    fn signed(&self, post: Post) -> Post {
+        let client = Some(self.seat.client().to_string());
+        Post { client, session: Some(self.mailbox.session()), ..post }
+    }
+
+    /// Gives the messages of a packet their places among those that go to RabbitMQ. The clients of
+    /// `direct` are then looked for.
+    fn enter(&mut self, id: Option<String>, posts: Vec<Post>, direct: Vec<String>) {
+        let sender = self.core.sender.clone();
+        self.entering = Some(Box::pin(async move {
+            let mut handed = Vec::with_capacity(posts.len());
+            for post in posts {
+                handed.push(sender.hand(post).await);
+            }
+            Entered { id, handed, direct }
         }));
     }
 
-    /// Gives a message of this client its place among those that go to RabbitMQ.
-    async fn hand(&mut self, post: Post) -> Handed {
-        let client = Some(self.seat.client().to_string());
-        self.core.sender.hand(Post { client, session: Some(self.mailbox.session()), ..post }).await
+    /// Waits for what becomes of a packet whose messages have their places.
+    pub(super) fn await_published(&mut self, entered: Entered) {
+        let core = Arc::clone(&self.core);
+        self.begin(Box::pin(published(core, entered)));
     }
 
     pub(super) fn begin(&mut self, working: Working) {
@@ -220,22 +244,17 @@ impl Session {
         }
         self.attach(channel);
         let name = self.core.channels.name(channel).to_owned();
-        let client = self.seat.client();
         let request = Request {
             id: id.clone(),
-            reply_to: Some(client_key(&name, client)),
+            reply_to: Some(client_key(&name, self.seat.client())),
             deadline: deadline(within),
         };
         let to = match to {
             Some(client) => To::Client { channel: name, client },
             None => To::Servers { channel: name },
         };
-        let post = Post {
-            client: Some(client.to_string()),
-            session: Some(self.mailbox.session()),
-            request: Some(request),
-            ..Post::new(to, Kind::Request, message)
-        };
+        let post =
+            self.signed(Post { request: Some(request), ..Post::new(to, Kind::Request, message) });
         let behind = (self.passed < self.behind).then_some(self.behind);
         self.begin(Box::pin(ask(Arc::clone(&self.core), id, channel, post, until, behind)));
         Ok(())
@@ -280,13 +299,10 @@ impl Session {
 }
 
 /// Waits until everything is stored that makes up a publish.
-async fn published(
-    id: Option<String>,
-    handed: Vec<Handed>,
-    existing: impl Future<Output = Result<BTreeMap<String, Existence>, PostError>>,
-) -> Done {
+async fn published(core: Arc<Core>, entered: Entered) -> Done {
+    let Entered { id, handed, direct } = entered;
     let confirmed = join_all(handed.into_iter().map(Handed::confirmed));
-    let (confirmed, clients) = tokio::join!(confirmed, existing);
+    let (confirmed, clients) = tokio::join!(confirmed, existing(core, direct));
     let outcome: Result<(), PostError> = confirmed.into_iter().collect();
     match clients {
         Ok(clients) => Done::Published { id, clients, outcome },

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 pub(crate) use self::back::Return;
 
-use self::asks::Done;
+use self::asks::{Done, Entered};
 use self::close::Close;
 use self::pending::Pending;
 use self::wire::{Heard, WRITE_TIMEOUT, Wire};
@@ -43,6 +43,7 @@ const BAD_MAX: u32 = 20;
 const RECONNECT_AFTER_MAX: u64 = 3_000;
 
 type Working = Pin<Box<dyn Future<Output = Done> + Send>>;
+type Entering = Pin<Box<dyn Future<Output = Entered> + Send>>;
 
 /// Serves a WebSocket until it ends.
 pub(crate) async fn run(core: Arc<Core>, socket: WebSocket, seat: Seat, back: Return) {
@@ -75,8 +76,14 @@ struct Session {
     /// Where it hears at least of replies.
     attached: ChannelSet,
     pending: Pending,
+    /// A packet whose messages wait for their place among those that go to RabbitMQ. The next one is
+    /// not read before they have it.
+    entering: Option<Entering>,
     work: FuturesUnordered<Working>,
+    /// How many packets, and clients that they name, it may send.
     pace: Pace,
+    /// How many bytes of packets.
+    flow: Pace,
     bad: u32,
     /// Counts what makes others' requests possible that this aggregator has not read of yet: the
     /// client's return, a publish that failed.
@@ -106,8 +113,10 @@ impl Session {
             consumes: ChannelSet::default(),
             attached: ChannelSet::default(),
             pending: Pending::default(),
+            entering: None,
             work: FuturesUnordered::new(),
             pace: Pace::new(settings.packets_per_second),
+            flow: Pace::new(settings.bytes_per_second),
             bad: 0,
             behind: 1,
             passed: 0,
@@ -120,9 +129,13 @@ impl Session {
         self.welcome(wire, back).await?;
         let drain = self.core.drain.clone();
         loop {
-            let may_read = self.work.len() < WORK_MAX && self.pace.is_open();
+            let is_entering = self.entering.is_some();
+            let may_read = !is_entering && self.work.len() < WORK_MAX && self.is_in_time();
             let wake = self.wake(wire);
             tokio::select! {
+                entered = entered(&mut self.entering), if is_entering => {
+                    self.await_published(entered);
+                }
                 mail = self.mailbox.next() => self.deliver(wire, mail).await?,
                 heard = wire.hear(), if may_read => self.hear(wire, heard).await?,
                 Some(done) = self.work.next(), if !self.work.is_empty() => {
@@ -137,9 +150,14 @@ impl Session {
         }
     }
 
+    fn is_in_time(&self) -> bool {
+        self.pace.is_open() && self.flow.is_open()
+    }
+
     /// When there is something to do although nothing happens.
     fn wake(&self, wire: &Wire) -> Instant {
-        let times = [Some(wire.next_check()), self.pending.next(), self.pace.opens()];
+        let paced = [self.pace.opens(), self.flow.opens()].into_iter().flatten().max();
+        let times = [Some(wire.next_check()), self.pending.next(), paced];
         times.into_iter().flatten().min().unwrap_or_else(Instant::now)
     }
 
@@ -199,14 +217,15 @@ impl Session {
     async fn hear(&mut self, wire: &mut Wire, heard: Heard) -> Result<(), Close> {
         match heard {
             Heard::Packet(text) => {
-                self.pace.pass();
+                self.pace.pass(1);
+                self.flow.pass(text.len());
                 match read(text.as_str(), &self.core.channels) {
                     Ok(order) => self.carry_out(wire, order).await,
                     Err((id, reason)) => self.refuse(wire, id.as_deref(), &reason).await,
                 }
             }
             Heard::Binary => {
-                self.pace.pass();
+                self.pace.pass(1);
                 let reason =
                     Reason::new(Code::InvalidPacket, "packets are text, and this is binary");
                 self.refuse(wire, None, &reason).await
@@ -284,6 +303,10 @@ impl Session {
     async fn finish(&mut self, wire: &mut Wire) -> Close {
         let farewell = self.core.farewell;
         let answering = async {
+            if self.entering.is_some() {
+                let entered = entered(&mut self.entering).await;
+                self.await_published(entered);
+            }
             while let Some(done) = self.work.next().await {
                 if let Err(end) = self.answer(wire, done).await {
                     return end;
@@ -313,6 +336,16 @@ impl Drop for Session {
         self.core.presence.give_up(self.mailbox.session(), self.epoch);
         self.core.presence.leave(self.seat.client());
     }
+}
+
+/// Waits until a packet's messages have their place. Cancel safe.
+async fn entered(entering: &mut Option<Entering>) -> Entered {
+    let entered = match entering {
+        Some(entering) => entering.await,
+        None => std::future::pending().await,
+    };
+    *entering = None;
+    entered
 }
 
 fn evicted(why: Eviction) -> Close {

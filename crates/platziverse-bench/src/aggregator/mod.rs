@@ -24,8 +24,11 @@ use crate::figure::Subject;
 use crate::mom::{Counted, Load, Window};
 use crate::site::{Site, settle};
 
-/// More than any load here: the limit counts, and stops nobody.
-const SETTINGS: [(&str, &str); 1] = [("PLATZIVERSE_AGGREGATOR__PACKETS_PER_SECOND", "1000000")];
+/// More than any load here: the limits count, and stop nobody.
+const SETTINGS: [(&str, &str); 2] = [
+    ("PLATZIVERSE_AGGREGATOR__PACKETS_PER_SECOND", "1000000"),
+    ("PLATZIVERSE_AGGREGATOR__BYTES_PER_SECOND", "1073741824"),
+];
 /// Publishes of one client that have no receipt yet.
 const IN_FLIGHT: usize = 20;
 /// How often, and how many times, it is looked at what a queue holds.

@@ -66,8 +66,11 @@ pub struct AggregatorConfig {
     pub sockets_per_address: usize,
     /// Bytes of a packet.
     pub packet_bytes_max: usize,
-    /// Packets a second of one WebSocket, and as many at once.
+    /// Packets a second of one WebSocket, and as many at once. One that names several clients counts
+    /// for each of them.
     pub packets_per_second: u32,
+    /// Bytes of packets a second of one WebSocket, and as many at once.
+    pub bytes_per_second: u32,
     /// Messages that wait for one client.
     pub outbox_messages: usize,
     /// Bytes of messages that wait for one client.
@@ -98,6 +101,7 @@ impl Default for AggregatorConfig {
             sockets_per_address: 10_000,
             packet_bytes_max: 65_536,
             packets_per_second: 200,
+            bytes_per_second: 1_048_576,
             outbox_messages: 1_000,
             outbox_bytes: 1_048_576,
             when_full: WhenFull::DropOldest,
@@ -137,6 +141,7 @@ pub(crate) const KEYS: &[Key] = &[
     // RabbitMQ 4 takes messages of 16 MiB.
     Key::new("packet_bytes_max", Kind::Whole { min: 1_024, max: 8_388_608 }),
     Key::new("packets_per_second", Kind::Whole { min: 1, max: 1_000_000 }),
+    Key::new("bytes_per_second", Kind::Whole { min: 1_024, max: 1_073_741_824 }),
     Key::new("outbox_messages", Kind::Whole { min: 1, max: 1_000_000 }),
     Key::new("outbox_bytes", Kind::Whole { min: 1_024, max: 1_073_741_824 }),
     Key::new("when_full", Kind::Choice(&["drop_oldest", "close"])),
