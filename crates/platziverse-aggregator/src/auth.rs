@@ -6,11 +6,15 @@ use std::net::IpAddr;
 
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
 use platziverse_config::{AggregatorConfig, Anonymous};
+use platziverse_protocol::time::Timestamp;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::packet::check_client;
+
+/// Seconds by which the clocks of whoever signs and of this machine may differ.
+const LEEWAY: i64 = 60;
 
 /// Why a client is not let in.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +50,16 @@ pub struct Authenticator {
 #[derive(Deserialize)]
 struct Claims {
     sub: String,
+    exp: i64,
+}
+
+/// A client that is let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Its id.
+    pub client: String,
+    /// Until when, if its token says so.
+    pub until: Option<Timestamp>,
 }
 
 impl Authenticator {
@@ -65,25 +79,28 @@ impl Authenticator {
         Ok(Self { anonymous: settings.anonymous, tokens, keys })
     }
 
-    /// The id of a client that shows this token, or none, and would like to be called `wish`.
+    /// Who a client is that shows this token, or none, and would like to be called `wish`.
     pub fn client(
         &self,
         token: Option<&str>,
         wish: Option<&str>,
         from: IpAddr,
-    ) -> Result<String, Stranger> {
+    ) -> Result<Known, Stranger> {
         let Some(token) = token else { return self.anonymous(wish, from) };
         if let Some(client) = self.tokens.get(&hash(token)) {
-            return Ok(client.clone());
+            return Ok(Known { client: client.clone(), until: None });
         }
         let claims = self.keys.iter().find_map(|(key, validation)| {
             decode::<Claims>(token, key, validation).ok().map(|token| token.claims)
         });
-        let client = claims.ok_or(Stranger::UnknownToken)?.sub;
-        named(client)
+        let Claims { sub, exp } = claims.ok_or(Stranger::UnknownToken)?;
+        // Seconds are compared: the last one counts whole.
+        let end = exp.saturating_add(LEEWAY + 1);
+        let until = Timestamp::from_millis(end.saturating_mul(1_000)).ok();
+        Ok(Known { until, ..named(sub)? })
     }
 
-    fn anonymous(&self, wish: Option<&str>, from: IpAddr) -> Result<String, Stranger> {
+    fn anonymous(&self, wish: Option<&str>, from: IpAddr) -> Result<Known, Stranger> {
         let is_let_in = match self.anonymous {
             Anonymous::Always => true,
             Anonymous::Loopback => from.to_canonical().is_loopback(),
@@ -94,13 +111,14 @@ impl Authenticator {
         }
         match wish {
             Some(wish) => named(wish.to_owned()),
-            None => Ok(Uuid::now_v7().to_string()),
+            None => named(Uuid::now_v7().to_string()),
         }
     }
 }
 
 fn validation(algorithm: Algorithm) -> Validation {
     let mut validation = Validation::new(algorithm);
+    validation.leeway = LEEWAY.unsigned_abs();
     validation.set_required_spec_claims(&["exp", "sub"]);
     validation.validate_nbf = true;
     // Who signs says for whom by the key.
@@ -108,9 +126,9 @@ fn validation(algorithm: Algorithm) -> Validation {
     validation
 }
 
-fn named(client: String) -> Result<String, Stranger> {
+fn named(client: String) -> Result<Known, Stranger> {
     match check_client(&client) {
-        Ok(()) => Ok(client),
+        Ok(()) => Ok(Known { client, until: None }),
         Err(reason) => Err(Stranger::WrongId(reason.text)),
     }
 }
@@ -149,6 +167,11 @@ mod tests {
         Authenticator::new(&settings).unwrap()
     }
 
+    fn known(client: &str, until: Option<i64>) -> Result<Known, Stranger> {
+        let until = until.map(|until| Timestamp::from_millis(until * 1_000).unwrap());
+        Ok(Known { client: client.to_owned(), until })
+    }
+
     fn signed(claims: serde_json::Value, secret: &str) -> String {
         let key = EncodingKey::from_secret(secret.as_bytes());
         encode(&Header::new(Algorithm::HS256), &claims, &key).unwrap()
@@ -159,10 +182,10 @@ mod tests {
         let authenticator = authenticator(|_| {});
         let far = IpAddr::from([192, 0, 2, 1]);
         let client = |token: &str| authenticator.client(Some(token), Some("eve"), far);
-        assert_eq!(client("0123456789abcdef"), Ok("ana".to_owned()));
+        assert_eq!(client("0123456789abcdef"), known("ana", None));
         assert_eq!(
             client(&signed(json!({"sub": "bob", "exp": LATER}), SECRET)),
-            Ok("bob".to_owned())
+            known("bob", Some(LATER + LEEWAY + 1))
         );
         for wrong in [
             "0123456789abcdeg".to_owned(),
@@ -182,11 +205,11 @@ mod tests {
         let [far, here] = [[192, 0, 2, 1], [127, 0, 0, 1]].map(IpAddr::from);
         let loopback = authenticator(|_| {});
         assert_eq!(loopback.client(None, None, far), Err(Stranger::NoToken));
-        assert_eq!(loopback.client(None, Some("eve"), here), Ok("eve".to_owned()));
+        assert_eq!(loopback.client(None, Some("eve"), here), known("eve", None));
         assert!(loopback.client(None, Some("a b"), here).is_err());
         let always = authenticator(|settings| settings.anonymous = Anonymous::Always);
         let [one, other] = [(), ()].map(|()| always.client(None, None, far).unwrap());
-        assert_ne!(one, other);
+        assert_ne!(one.client, other.client);
         let never = authenticator(|settings| settings.anonymous = Anonymous::Never);
         assert_eq!(never.client(None, None, here), Err(Stranger::NoToken));
     }

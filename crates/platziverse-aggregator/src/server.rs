@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::rejection::QueryRejection;
@@ -9,12 +10,17 @@ use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{Extension, Query, State};
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN, RETRY_AFTER};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use platziverse_protocol::time::Timestamp;
+use platziverse_service::clock;
 use platziverse_service::listener::Peer;
 use serde::Deserialize;
+use tokio::time::Instant;
 
+use crate::auth::Known;
 use crate::core::Core;
 use crate::doors::Seat;
 use crate::packet::SUBPROTOCOL;
@@ -101,8 +107,9 @@ fn admitted(
     let back = wishes.resume.as_deref().and_then(|token| core.signer.session(token));
     // Whoever shows a session's token without any other goes on under its name.
     let wish = wishes.client.as_deref().or(back.as_ref().map(|session| session.client.as_str()));
-    let client = core.authenticator.client(token, wish, beyond_proxies(from, headers));
-    let client = client.map_err(|stranger| (StatusCode::UNAUTHORIZED, stranger.to_string()))?;
+    let known = core.authenticator.client(token, wish, nearness(from, headers));
+    let Known { client, until } =
+        known.map_err(|stranger| (StatusCode::UNAUTHORIZED, stranger.to_string()))?;
     let offsets = offsets(wishes.offsets.as_deref()).ok_or_else(|| {
         let why = "offsets are written as OUT_CHAT:12,OUT_VOICE:3".to_owned();
         (StatusCode::BAD_REQUEST, why)
@@ -110,16 +117,36 @@ fn admitted(
     let seat = core.doors.open(&client, from);
     let seat = seat.map_err(|crowded| (StatusCode::TOO_MANY_REQUESTS, crowded.to_string()))?;
     let is_asked = wishes.resume.is_some();
-    Ok((seat, Return { session: back.filter(|back| back.client == client), offsets, is_asked }))
+    let session = back.filter(|back| back.client == client);
+    Ok((seat, Return { session, offsets, is_asked, until: until.and_then(moment) }))
 }
 
-/// Where a client is, as far as that lets it in without a token: behind a proxy, nowhere near.
-fn beyond_proxies(from: IpAddr, headers: &HeaderMap) -> IpAddr {
-    let is_forwarded = ["forwarded", "x-forwarded-for", "via"];
-    match is_forwarded.iter().any(|name| headers.contains_key(*name)) {
-        true => IpAddr::from([0, 0, 0, 0]),
-        false => from,
+/// Where a client is, as far as that lets it in without a token: nowhere near behind a proxy, or if it
+/// is a page that addresses this machine by a name. Whoever made the page may have made the name
+/// lead here.
+fn nearness(from: IpAddr, headers: &HeaderMap) -> IpAddr {
+    let mut proxies = ["forwarded", "x-forwarded-for", "via"].iter();
+    let is_forwarded = proxies.any(|name| headers.contains_key(*name));
+    if is_forwarded || (headers.contains_key(ORIGIN) && !names_an_address(headers)) {
+        return IpAddr::from([0, 0, 0, 0]);
     }
+    from
+}
+
+/// Whether the address that was connected to has no name but `localhost`.
+fn names_an_address(headers: &HeaderMap) -> bool {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let host = host.and_then(|host| host.parse::<Authority>().ok());
+    host.is_some_and(|host| {
+        let host = host.host().trim_start_matches('[').trim_end_matches(']');
+        host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok()
+    })
+}
+
+/// When it is so late.
+fn moment(time: Timestamp) -> Option<Instant> {
+    let left = time.as_millis().saturating_sub(clock::now().as_millis()).max(0);
+    Instant::now().checked_add(Duration::from_millis(left.unsigned_abs()))
 }
 
 /// The token that a client shows, in a header or as a subprotocol.
@@ -207,9 +234,27 @@ mod tests {
     fn who_comes_through_a_proxy_is_not_on_this_machine() {
         let here = IpAddr::from([127, 0, 0, 1]);
         let mut headers = HeaderMap::new();
-        assert_eq!(beyond_proxies(here, &headers), here);
+        assert_eq!(nearness(here, &headers), here);
         headers.insert("x-forwarded-for", HeaderValue::from_static("192.0.2.7"));
-        assert!(!beyond_proxies(here, &headers).is_loopback());
+        assert!(!nearness(here, &headers).is_loopback());
+    }
+
+    #[test]
+    fn a_page_that_gives_this_machine_a_name_is_not_on_it() {
+        let here = IpAddr::from([127, 0, 0, 1]);
+        for (host, is_here) in [
+            ("localhost:8081", true),
+            ("127.0.0.1:8081", true),
+            ("[::1]:8081", true),
+            ("localhost.evil.com:8081", false),
+            ("127.0.0.1.evil.com", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, HeaderValue::from_static(host));
+            assert!(nearness(here, &headers).is_loopback(), "{host} without a page");
+            headers.insert(ORIGIN, HeaderValue::from_str(&format!("http://{host}")).unwrap());
+            assert_eq!(nearness(here, &headers).is_loopback(), is_here, "{host}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use platziverse_broker::topology::outbound_stream;
 use platziverse_broker::{LogItem, LogOptions, LogReader, LogStart};
 use platziverse_service::chain;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::asks::Done;
 use super::close::Close;
@@ -39,6 +39,8 @@ pub(crate) struct Return {
     pub offsets: Vec<(String, u64)>,
     /// Whether it has shown a token at all.
     pub is_asked: bool,
+    /// Until when its token lets it in.
+    pub until: Option<Instant>,
 }
 
 /// A channel in which a session goes on.
@@ -69,7 +71,8 @@ impl Reading {
 impl Session {
     /// Says who the client is, and gives it what it missed.
     pub(super) async fn welcome(&mut self, wire: &mut Wire, back: Return) -> Result<(), Close> {
-        let Return { session, offsets, is_asked } = back;
+        let Return { session, offsets, is_asked, until } = back;
+        self.until = until;
         let mut behind = Vec::new();
         let resumed = match session {
             Some(state) => match self.positions(&state, &offsets).await? {

@@ -11,6 +11,8 @@ pub(super) enum Close {
     TooLarge,
     /// Too many packets were none.
     BadPackets,
+    /// The time of the client's token is over.
+    Expired,
     /// The client reads too slowly.
     TooSlow,
     /// The client goes on with the session over another socket.
@@ -29,6 +31,7 @@ impl Close {
             Self::Gone => "gone",
             Self::TooLarge => "too_large",
             Self::BadPackets => "bad_packets",
+            Self::Expired => "expired",
             Self::TooSlow => "too_slow",
             Self::TakenOver => "taken_over",
             Self::NotNow => "not_now",
@@ -44,6 +47,9 @@ impl Close {
             Self::TooLarge => told(1009, "the packet is too long"),
             Self::NotNow => told(1013, "come back to go on with what you have missed"),
             Self::BadPackets => told(4000, "too many packets are none"),
+            Self::Expired => {
+                told(4001, "the time of your token is over: come back with another one")
+            }
             Self::TooSlow => told(4008, "you read too slowly: come back and go on"),
             Self::TakenOver => told(4009, "this session goes on over another socket"),
             Self::Drain(wait) => {
@@ -64,6 +70,7 @@ mod tests {
         for close in [
             Close::TooLarge,
             Close::BadPackets,
+            Close::Expired,
             Close::TooSlow,
             Close::TakenOver,
             Close::NotNow,

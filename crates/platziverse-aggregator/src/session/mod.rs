@@ -85,6 +85,8 @@ struct Session {
     /// How many bytes of packets.
     flow: Pace,
     bad: u32,
+    /// When the time of the client's token is over.
+    until: Option<Instant>,
     /// Counts what makes others' requests possible that this aggregator has not read of yet: the
     /// client's return, a publish that failed.
     behind: u64,
@@ -118,6 +120,7 @@ impl Session {
             pace: Pace::new(settings.packets_per_second),
             flow: Pace::new(settings.bytes_per_second),
             bad: 0,
+            until: None,
             behind: 1,
             passed: 0,
             core,
@@ -142,6 +145,9 @@ impl Session {
                     self.answer(wire, done).await?;
                 }
                 () = sleep_until(wake) => {
+                    if self.until.is_some_and(|until| until <= Instant::now()) {
+                        return Err(Close::Expired);
+                    }
                     self.tell_overdue(wire).await?;
                     wire.check().await?;
                 }
@@ -157,7 +163,7 @@ impl Session {
     /// When there is something to do although nothing happens.
     fn wake(&self, wire: &Wire) -> Instant {
         let paced = [self.pace.opens(), self.flow.opens()].into_iter().flatten().max();
-        let times = [Some(wire.next_check()), self.pending.next(), paced];
+        let times = [Some(wire.next_check()), self.pending.next(), paced, self.until];
         times.into_iter().flatten().min().unwrap_or_else(Instant::now)
     }
 

@@ -1,8 +1,10 @@
 //! Who is let in by an aggregator, and what is made of packets that are none.
 
+use jsonwebtoken::{EncodingKey, Header, encode};
 use platziverse_testkit::{Aggregator, World, WsClient, WsOptions};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
+use uuid::Uuid;
 
 use crate::aggregator::{broadcast, consume};
 
@@ -84,6 +86,23 @@ async fn who_may_connect() {
     let offsets = plain().token(OF_BOB).with_query("offsets", "OUT_CHAT");
     refused(offsets, 400, "OUT_CHAT:12").await;
     refused(plain().token(OF_BOB).with_query("room", "1"), 400, "client, resume and offsets").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_ends_while_its_socket_is_open() {
+    let world = World::unmigrated().await;
+    let at = world.aggregator_with(&[("PLATZIVERSE_AGGREGATOR__JWT_SECRET", SECRET)]).await;
+    let (now, _) = Uuid::now_v7().get_timestamp().expect("it has the time").to_unix();
+    // A minute more is given, since clocks differ: seconds of it are left.
+    let claims = json!({"sub": "bob", "exp": now - 60 + 4});
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    let token = encode(&Header::default(), &claims, &key).expect("a token");
+    let options = WsOptions::new(at.address()).token(&token);
+    let mut bob = is_let_in_as(options.clone(), "bob").await;
+    bob.done(consume("1", &["chat"])).await;
+    let closed = bob.closed().await;
+    assert_eq!(closed.code, 4001, "{closed:?}");
+    refused(options, 401, "its time is over").await;
 }
 
 /// Packets that are wrong: what the error's code is, and what its text says among others.
