@@ -278,6 +278,16 @@ cargo_find() {
     fail 'there is no cargo here' 'install Rust from https://rustup.rs, open a new terminal, and try again'
 }
 
+# python_with MODULE DIR: makes python3 one that has Python's MODULE, if the system's own has it: Debian's packages are
+# seen by that one, and another may come first in PATH. DIR gets a link to it.
+python_with() {
+  ! python3 -c "import $1" 2>/dev/null || return 0
+  /usr/bin/python3 -c "import $1" 2>/dev/null || return 0
+  mkdir -p "$2"
+  ln -sf /usr/bin/python3 "$2/python3"
+  PATH=$2:$PATH
+}
+
 # target_directory: where cargo puts what it builds, in the workspace of the current directory.
 target_directory() {
   local directory
