@@ -50,7 +50,8 @@ pub struct Authenticator {
 #[derive(Deserialize)]
 struct Claims {
     sub: String,
-    exp: i64,
+    /// Seconds since 1970, of which there may be parts (RFC 7519, 2: NumericDate).
+    exp: f64,
 }
 
 /// A client that is let in.
@@ -95,7 +96,7 @@ impl Authenticator {
         });
         let Claims { sub, exp } = claims.ok_or(Stranger::UnknownToken)?;
         // Seconds are compared: the last one counts whole.
-        let end = exp.saturating_add(LEEWAY + 1);
+        let end = rounded(exp).saturating_add(LEEWAY + 1);
         let until = Timestamp::from_millis(end.saturating_mul(1_000)).ok();
         Ok(Known { until, ..named(sub)? })
     }
@@ -124,6 +125,12 @@ fn validation(algorithm: Algorithm) -> Validation {
     // Who signs says for whom by the key.
     validation.validate_aud = false;
     validation
+}
+
+/// As whoever looks at the token rounds it. What no number of seconds can be is cut.
+#[expect(clippy::cast_possible_truncation, reason = "it is cut")]
+fn rounded(seconds: f64) -> i64 {
+    seconds.round() as i64
 }
 
 fn named(client: String) -> Result<Known, Stranger> {
@@ -187,6 +194,8 @@ mod tests {
             client(&signed(json!({"sub": "bob", "exp": LATER}), SECRET)),
             known("bob", Some(LATER + LEEWAY + 1))
         );
+        let in_part = json!({"sub": "bob", "exp": 4_000_000_000.4});
+        assert_eq!(client(&signed(in_part, SECRET)), known("bob", Some(LATER + LEEWAY + 1)));
         for wrong in [
             "0123456789abcdeg".to_owned(),
             signed(json!({"sub": "bob", "exp": LATER}), "another secret of 32 characters!!"),

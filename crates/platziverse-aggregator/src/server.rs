@@ -93,13 +93,13 @@ fn admitted(
         let why = "this aggregator is about to end: connect to another one".to_owned();
         return Err((StatusCode::SERVICE_UNAVAILABLE, why));
     }
-    if !is_allowed(headers, &core.settings.origins) {
-        let why = "pages of this origin may not connect (aggregator.origins)".to_owned();
-        return Err((StatusCode::FORBIDDEN, why));
-    }
     let asked: Vec<&str> =
         upgrade.requested_protocols().filter_map(|name| name.to_str().ok()).collect();
     let token = shown_token(headers, &asked);
+    if !is_allowed(headers, &core.settings.origins, token.is_some()) {
+        let why = "pages of this origin may not connect (aggregator.origins)".to_owned();
+        return Err((StatusCode::FORBIDDEN, why));
+    }
     if asked.iter().any(|name| !name.starts_with(BEARER)) && !asked.contains(&SUBPROTOCOL) {
         let why = format!("there is no such subprotocol: this aggregator speaks {SUBPROTOCOL}");
         return Err((StatusCode::BAD_REQUEST, why));
@@ -107,7 +107,7 @@ fn admitted(
     let back = wishes.resume.as_deref().and_then(|token| core.signer.session(token));
     // Whoever shows a session's token without any other goes on under its name.
     let wish = wishes.client.as_deref().or(back.as_ref().map(|session| session.client.as_str()));
-    let known = core.authenticator.client(token, wish, nearness(from, headers));
+    let known = core.authenticator.client(token, wish, beyond_proxies(from, headers));
     let Known { client, until } =
         known.map_err(|stranger| (StatusCode::UNAUTHORIZED, stranger.to_string()))?;
     let offsets = offsets(wishes.offsets.as_deref()).ok_or_else(|| {
@@ -121,16 +121,13 @@ fn admitted(
     Ok((seat, Return { session, offsets, is_asked, until: until.and_then(moment) }))
 }
 
-/// Where a client is, as far as that lets it in without a token: nowhere near behind a proxy, or if it
-/// is a page that addresses this machine by a name. Whoever made the page may have made the name
-/// lead here.
-fn nearness(from: IpAddr, headers: &HeaderMap) -> IpAddr {
-    let mut proxies = ["forwarded", "x-forwarded-for", "via"].iter();
-    let is_forwarded = proxies.any(|name| headers.contains_key(*name));
-    if is_forwarded || (headers.contains_key(ORIGIN) && !names_an_address(headers)) {
-        return IpAddr::from([0, 0, 0, 0]);
+/// Where a client is, as far as that lets it in without a token: behind a proxy, nowhere near.
+fn beyond_proxies(from: IpAddr, headers: &HeaderMap) -> IpAddr {
+    let is_forwarded = ["forwarded", "x-forwarded-for", "via"];
+    match is_forwarded.iter().any(|name| headers.contains_key(*name)) {
+        true => IpAddr::from([0, 0, 0, 0]),
+        false => from,
     }
-    from
 }
 
 /// Whether the address that was connected to has no name but `localhost`.
@@ -159,13 +156,16 @@ fn shown_token<'a>(headers: &'a HeaderMap, asked: &[&'a str]) -> Option<&'a str>
     bearer.or_else(|| asked.iter().find_map(|name| name.strip_prefix(BEARER)))
 }
 
-/// Whether the page whose script connects, if it is one, may do so.
-fn is_allowed(headers: &HeaderMap, origins: &[String]) -> bool {
+/// Whether the page whose script connects, if it is one, may do so. A page of the aggregator's own
+/// may, but without a token only where that is addressed without a name: whoever made another page
+/// may have made its name lead here.
+fn is_allowed(headers: &HeaderMap, origins: &[String], shows_token: bool) -> bool {
     let Some(origin) = headers.get(ORIGIN) else { return true };
     let Ok(origin) = origin.to_str() else { return false };
     let own = headers.get(HOST).and_then(|host| host.to_str().ok());
     let is_own = origin.split_once("://").is_some_and(|(_, host)| Some(host) == own);
-    is_own || origins.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin))
+    (is_own && (shows_token || names_an_address(headers)))
+        || origins.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin))
 }
 
 fn offsets(text: Option<&str>) -> Option<Vec<(String, u64)>> {
@@ -206,16 +206,17 @@ fn begin(core: Arc<Core>, upgrade: WebSocketUpgrade, seat: Seat, back: Return) -
 mod tests {
     use super::*;
 
+    fn page(host: &'static str, origin: Option<&'static str>) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(HOST, HeaderValue::from_static(host));
+        if let Some(origin) = origin {
+            headers.insert(ORIGIN, HeaderValue::from_static(origin));
+        }
+        headers
+    }
+
     #[test]
     fn origins_are_looked_at() {
-        let with = |origin: Option<&str>| {
-            let mut headers = HeaderMap::new();
-            headers.insert(HOST, HeaderValue::from_static("here:8081"));
-            if let Some(origin) = origin {
-                headers.insert(ORIGIN, HeaderValue::from_str(origin).unwrap());
-            }
-            headers
-        };
         let origins = vec!["https://app.example.com".to_owned()];
         for (origin, wanted) in [
             (None, true),
@@ -225,36 +226,36 @@ mod tests {
             (Some("http://here:8082"), false),
             (Some("null"), false),
         ] {
-            assert_eq!(is_allowed(&with(origin), &origins), wanted, "{origin:?}");
+            let headers = page("here:8081", origin);
+            assert_eq!(is_allowed(&headers, &origins, true), wanted, "{origin:?}");
         }
-        assert!(is_allowed(&with(Some("null")), &["*".to_owned()]));
+        let headers = page("here:8081", Some("null"));
+        assert!(is_allowed(&headers, &["*".to_owned()], false));
+    }
+
+    #[test]
+    fn a_page_that_gives_this_machine_a_name_is_not_its_own() {
+        for (host, origin, is_own) in [
+            ("localhost:8081", "http://localhost:8081", true),
+            ("127.0.0.1:8081", "http://127.0.0.1:8081", true),
+            ("[::1]:8081", "http://[::1]:8081", true),
+            ("localhost.evil.com:8081", "http://localhost.evil.com:8081", false),
+            ("127.0.0.1.evil.com", "http://127.0.0.1.evil.com", false),
+        ] {
+            let headers = page(host, Some(origin));
+            assert_eq!(is_allowed(&headers, &[], false), is_own, "{host}");
+            assert!(is_allowed(&headers, &[], true), "{host} with a token");
+            assert!(is_allowed(&headers, &[origin.to_owned()], false), "{host}, which is named");
+        }
     }
 
     #[test]
     fn who_comes_through_a_proxy_is_not_on_this_machine() {
         let here = IpAddr::from([127, 0, 0, 1]);
         let mut headers = HeaderMap::new();
-        assert_eq!(nearness(here, &headers), here);
+        assert_eq!(beyond_proxies(here, &headers), here);
         headers.insert("x-forwarded-for", HeaderValue::from_static("192.0.2.7"));
-        assert!(!nearness(here, &headers).is_loopback());
-    }
-
-    #[test]
-    fn a_page_that_gives_this_machine_a_name_is_not_on_it() {
-        let here = IpAddr::from([127, 0, 0, 1]);
-        for (host, is_here) in [
-            ("localhost:8081", true),
-            ("127.0.0.1:8081", true),
-            ("[::1]:8081", true),
-            ("localhost.evil.com:8081", false),
-            ("127.0.0.1.evil.com", false),
-        ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(HOST, HeaderValue::from_static(host));
-            assert!(nearness(here, &headers).is_loopback(), "{host} without a page");
-            headers.insert(ORIGIN, HeaderValue::from_str(&format!("http://{host}")).unwrap());
-            assert_eq!(nearness(here, &headers).is_loopback(), is_here, "{host}");
-        }
+        assert!(!beyond_proxies(here, &headers).is_loopback());
     }
 
     #[test]
