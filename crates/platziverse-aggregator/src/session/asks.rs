@@ -156,10 +156,15 @@ impl Session {
     fn publish(&mut self, id: Option<String>, publish: Publish) {
         let Publish { channels, audience, message } = publish;
         let body = Bytes::from(message);
-        if let Audience::Clients { clients, .. } = &audience {
-            // Each of them is looked for; one is what the packet has counted for.
-            self.pace.pass(clients.len().saturating_sub(1));
-        }
+        // It goes once for each channel, and each client that it names is looked for; once is what it
+        // has counted for.
+        let named = match &audience {
+            Audience::Clients { clients, .. } => clients.len().max(1),
+            Audience::Servers | Audience::Everyone => 1,
+        };
+        let copies = channels.iter().count();
+        self.pace.pass((copies * named).saturating_sub(1));
+        self.flow.pass(body.len() * copies.saturating_sub(1));
         let to = channels.iter().map(|channel| self.addressed(channel, &audience));
         let posts: Vec<_> =
             to.map(|to| self.signed(Post::new(to, Kind::Publish, body.clone()))).collect();

@@ -9,7 +9,7 @@ use platziverse_broker::topology::outbound_stream;
 use platziverse_broker::{LogItem, LogOptions, LogReader, LogStart};
 use platziverse_service::chain;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::asks::Done;
 use super::close::Close;
@@ -27,7 +27,7 @@ const READ_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a stream may take to show its next message, a connection that is made again included.
 const ITEM_PATIENCE: Duration = Duration::from_secs(15);
 /// Messages that are read from RabbitMQ before they are written together.
-const FRAMES_READ: usize = 64;
+const MESSAGES_READ: usize = 64;
 /// How long a client may take to catch up.
 const CATCH_UP_PATIENCE: Duration = Duration::from_secs(120);
 
@@ -109,6 +109,7 @@ impl Session {
                 caught_up.unwrap_or(Err(Close::TooSlow))
             }
             why = mailbox.evicted() => Err(evicted(why)),
+            () = over(until) => Err(Close::Expired),
         }
     }
 
@@ -262,7 +263,7 @@ impl Session {
         let core = Arc::clone(&self.core);
         let Some(hub) = core.hub(channel) else { return Ok(from) };
         let mut reading = self.reading(channel, from).await?;
-        let mut frames = Vec::new();
+        let (mut frames, mut read) = (Vec::new(), 0);
         while hub.first().is_some_and(|first| from < first) {
             // What is lost by now is said when the client comes back.
             let LogItem::Message(offset, message) = reading.next().await? else {
@@ -275,9 +276,13 @@ impl Session {
             if let Some(entry) = entry.filter(|entry| entry.target.is_for(self.seat.client())) {
                 frames.push(entry.frame);
             }
-            if frames.len() >= FRAMES_READ {
+            read += 1;
+            // Also what is for others: meanwhile the mailbox fills with what is for this client in
+            // other channels.
+            if read >= MESSAGES_READ {
                 self.replay(wire, &frames).await?;
                 frames.clear();
+                read = 0;
             }
         }
         self.replay(wire, &frames).await?;
@@ -298,5 +303,13 @@ impl Session {
             let _ = handed.confirmed().await;
             Done::Told
         }));
+    }
+}
+
+/// Waits until it is so late, if it ever is.
+async fn over(until: Option<Instant>) {
+    match until {
+        Some(until) => sleep_until(until).await,
+        None => std::future::pending().await,
     }
 }

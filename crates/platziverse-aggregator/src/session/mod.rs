@@ -134,6 +134,9 @@ impl Session {
         loop {
             let is_entering = self.entering.is_some();
             let may_read = !is_entering && self.work.len() < WORK_MAX && self.is_in_time();
+            if !may_read {
+                wire.rest();
+            }
             let wake = self.wake(wire);
             tokio::select! {
                 entered = entered(&mut self.entering), if is_entering => {
@@ -236,7 +239,10 @@ impl Session {
                     Reason::new(Code::InvalidPacket, "packets are text, and this is binary");
                 self.refuse(wire, None, &reason).await
             }
-            Heard::Life => Ok(()),
+            Heard::Life => {
+                self.pace.pass(1);
+                Ok(())
+            }
             Heard::Closed => Err(Close::Gone),
             Heard::TooLarge => {
                 let max = self.core.settings.packet_bytes_max;

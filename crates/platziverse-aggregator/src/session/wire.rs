@@ -61,6 +61,12 @@ impl Wire {
         heard
     }
 
+    /// Notes that the client is not read for now: its silence means nothing.
+    pub(super) fn rest(&mut self) {
+        self.heard = Instant::now();
+        self.pinged = false;
+    }
+
     /// When the client is to be asked whether it is there, or is taken to be gone.
     pub(super) fn next_check(&self) -> Instant {
         self.heard + if self.pinged { SILENCE_MAX } else { PING_AFTER }

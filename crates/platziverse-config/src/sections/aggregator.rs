@@ -66,8 +66,8 @@ pub struct AggregatorConfig {
     pub sockets_per_address: usize,
     /// Bytes of a packet.
     pub packet_bytes_max: usize,
-    /// Packets a second of one WebSocket, and as many at once. One that names several clients counts
-    /// for each of them.
+    /// Packets a second of one WebSocket, and as many at once. One to several channels or clients
+    /// counts for each of them.
     pub packets_per_second: u32,
     /// Bytes of packets a second of one WebSocket, and as many at once.
     pub bytes_per_second: u32,
