@@ -186,7 +186,12 @@ impl Management {
 
     /// The same, or why it cannot be said. None if there is no such queue.
     pub async fn try_dead_letters(&self) -> Result<Vec<DeadLetter>, String> {
-        let messages = self.try_peek(DEAD, ALL).await?;
+        self.try_oldest_dead_letters(ALL).await
+    }
+
+    /// At most so many, the oldest: for a queue that grows while it is read.
+    pub async fn try_oldest_dead_letters(&self, count: u32) -> Result<Vec<DeadLetter>, String> {
+        let messages = self.try_peek(DEAD, count).await?;
         Ok(messages.iter().map(DeadLetter::read).collect())
     }
 
