@@ -36,6 +36,8 @@ pub struct Mailbox {
     client: Box<str>,
     inner: Mutex<Inner>,
     news: Notify,
+    /// Beside `news`: who waits for the end only must not take what another one waits for.
+    end: Notify,
 }
 
 #[derive(Debug)]
@@ -48,7 +50,13 @@ impl Mailbox {
     /// An empty one.
     pub fn new(session: Uuid, client: &str, limits: OutboxLimits) -> Arc<Self> {
         let inner = Mutex::new(Inner { outbox: Outbox::new(limits), evicted: None });
-        Arc::new(Self { session, client: client.into(), inner, news: Notify::new() })
+        Arc::new(Self {
+            session,
+            client: client.into(),
+            inner,
+            news: Notify::new(),
+            end: Notify::new(),
+        })
     }
 
     /// Whose session it is.
@@ -66,6 +74,7 @@ impl Mailbox {
         let mut inner = self.inner();
         if inner.evicted.is_none() && inner.outbox.push(frame).is_err() {
             inner.evicted = Some(Eviction::TooSlow);
+            self.end.notify_one();
         }
         drop(inner);
         self.news.notify_one();
@@ -75,6 +84,7 @@ impl Mailbox {
     pub fn evict(&self, why: Eviction) {
         self.inner().evicted.get_or_insert(why);
         self.news.notify_one();
+        self.end.notify_one();
     }
 
     /// What there is, once there is something. Cancel safe.
@@ -87,13 +97,13 @@ impl Mailbox {
         }
     }
 
-    /// Resolves when the session is to end. Cancel safe; for whoever does not wait for [`Self::next`].
+    /// Resolves when the session is to end. Cancel safe.
     pub async fn evicted(&self) -> Eviction {
         loop {
             if let Some(why) = self.inner().evicted {
                 return why;
             }
-            self.news.notified().await;
+            self.end.notified().await;
         }
     }
 

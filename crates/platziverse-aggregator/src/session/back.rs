@@ -1,6 +1,7 @@
 //! A client that comes back: what it gets that it missed.
 
 use std::collections::BTreeMap;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,8 +17,10 @@ use super::close::Close;
 use super::wire::Wire;
 use super::{Session, evicted};
 use crate::channel::Channel;
+use crate::core::Core;
 use crate::frame;
 use crate::hub::{CatchUp, Hub, Wants};
+use crate::mailbox::Mail;
 use crate::outbox::Frame;
 use crate::packet::{Missed, Welcome};
 use crate::resume::Session as State;
@@ -28,6 +31,9 @@ const READ_PATIENCE: Duration = Duration::from_secs(10);
 const ITEM_PATIENCE: Duration = Duration::from_secs(15);
 /// Messages that are read from RabbitMQ before they are written together.
 const MESSAGES_READ: usize = 64;
+/// How long a client may take for them while others wait for their streams to be read: few are read at
+/// a time.
+const HOLD_MAX: Duration = Duration::from_secs(1);
 /// How long a client may take to catch up.
 const CATCH_UP_PATIENCE: Duration = Duration::from_secs(120);
 
@@ -60,6 +66,27 @@ struct Reading {
 }
 
 impl Reading {
+    /// Begins to read a channel's stream at an offset.
+    async fn begin(core: &Core, channel: Channel, from: u64) -> Result<Self, Close> {
+        let options = LogOptions {
+            role: "catching up",
+            stream: outbound_stream(core.channels.name(channel)),
+            from: LogStart::Offset(from),
+        };
+        let starting = async {
+            // Closed it is never.
+            let permit = Arc::clone(&core.readers).acquire_owned().await.ok()?;
+            match LogReader::start(&core.context, options).await {
+                Ok(reader) => Some(Self { reader, _permit: permit }),
+                Err(error) => {
+                    tracing::warn!("what a client has missed cannot be read: {}", chain(&error));
+                    None
+                }
+            }
+        };
+        timeout(READ_PATIENCE, starting).await.ok().flatten().ok_or(Close::NotNow)
+    }
+
     /// What comes next. There is something, or there was: it is only read when a later message is
     /// known.
     async fn next(&mut self) -> Result<LogItem, Close> {
@@ -155,7 +182,8 @@ impl Session {
             }
             // What is lost is said first.
             if one.is_deep
-                && let LogItem::Lost(first) = self.reading(channel, from).await?.next().await?
+                && let LogItem::Lost(first) =
+                    Reading::begin(&self.core, channel, from).await?.next().await?
             {
                 one.missed = Some(Missed { from, to: first });
                 one.from = first;
@@ -163,28 +191,6 @@ impl Session {
             behind.push(one);
         }
         Ok(behind)
-    }
-
-    /// Begins to read a channel's stream at an offset.
-    async fn reading(&mut self, channel: Channel, from: u64) -> Result<Reading, Close> {
-        let options = LogOptions {
-            role: "catching up",
-            stream: outbound_stream(self.core.channels.name(channel)),
-            from: LogStart::Offset(from),
-        };
-        let core = &self.core;
-        let starting = async {
-            // Closed it is never.
-            let permit = Arc::clone(&core.readers).acquire_owned().await.ok()?;
-            match LogReader::start(&core.context, options).await {
-                Ok(reader) => Some(Reading { reader, _permit: permit }),
-                Err(error) => {
-                    tracing::warn!("what a client has missed cannot be read: {}", chain(&error));
-                    None
-                }
-            }
-        };
-        timeout(READ_PATIENCE, starting).await.ok().flatten().ok_or(Close::NotNow)
     }
 
     async fn say_welcome(
@@ -231,10 +237,10 @@ impl Session {
             }
             match hub.catch_up(&self.mailbox, from, wants) {
                 CatchUp::More(frames, next) => {
-                    self.replay(wire, &frames).await?;
+                    self.replay(wire, &frames, None).await?;
                     from = next;
                 }
-                CatchUp::Attached(frames) => return self.replay(wire, &frames).await,
+                CatchUp::Attached(frames) => return self.replay(wire, &frames, None).await,
                 CatchUp::Older(first) if wants == Wants::Replies => from = first,
                 CatchUp::Older(_) => from = self.read_back(wire, channel, from).await?,
             }
@@ -243,9 +249,17 @@ impl Session {
 
     /// Writes messages that came while the client was away, and what came meanwhile in channels in
     /// which it has caught up.
-    async fn replay(&mut self, wire: &mut Wire, frames: &[Arc<Frame>]) -> Result<(), Close> {
+    async fn replay(
+        &mut self,
+        wire: &mut Wire,
+        frames: &[Arc<Frame>],
+        mail: Option<Mail>,
+    ) -> Result<(), Close> {
         for frame in frames {
             self.write(wire, frame, true).await?;
+        }
+        if let Some(mail) = mail {
+            self.hand_on(wire, mail).await?;
         }
         while let Some(mail) = self.mailbox.try_next() {
             self.hand_on(wire, mail).await?;
@@ -262,31 +276,78 @@ impl Session {
     ) -> Result<u64, Close> {
         let core = Arc::clone(&self.core);
         let Some(hub) = core.hub(channel) else { return Ok(from) };
-        let mut reading = self.reading(channel, from).await?;
+        let mut reading = self.begin_reading(wire, channel, from).await?;
+        let mailbox = Arc::clone(&self.mailbox);
         let (mut frames, mut read) = (Vec::new(), 0);
         while hub.first().is_some_and(|first| from < first) {
-            // What is lost by now is said when the client comes back.
-            let LogItem::Message(offset, message) = reading.next().await? else {
-                return Err(Close::NotNow);
+            let mail = tokio::select! {
+                biased;
+                item = reading.next() => {
+                    // What is lost by now is said when the client comes back.
+                    let LogItem::Message(offset, message) = item? else {
+                        return Err(Close::NotNow);
+                    };
+                    from = offset + 1;
+                    let outbound = Outbound::read(core.channels.name(channel), message);
+                    let entry = outbound
+                        .and_then(|outbound| frame::entry(&core.channels, channel, offset, outbound));
+                    let client = self.seat.client();
+                    frames.extend(entry.filter(|entry| entry.target.is_for(client)));
+                    read += 1;
+                    None
+                }
+                mail = mailbox.next() => Some(mail),
             };
-            from = offset + 1;
-            let outbound = Outbound::read(core.channels.name(channel), message);
-            let entry = outbound
-                .and_then(|outbound| frame::entry(&core.channels, channel, offset, outbound));
-            if let Some(entry) = entry.filter(|entry| entry.target.is_for(self.seat.client())) {
-                frames.push(entry.frame);
+            // Also what is for others counts: meanwhile the mailbox fills with what is for this client
+            // in other channels.
+            if read < MESSAGES_READ && mail.is_none() {
+                continue;
             }
-            read += 1;
-            // Also what is for others: meanwhile the mailbox fills with what is for this client in
-            // other channels.
-            if read >= MESSAGES_READ {
-                self.replay(wire, &frames).await?;
-                frames.clear();
-                read = 0;
+            let together: Vec<_> = frames.drain(..).map(|entry| entry.frame).collect();
+            let mut writing = pin!(self.replay(wire, &together, mail));
+            match in_time(&core, writing.as_mut()).await {
+                Some(written) => written?,
+                None => {
+                    drop(reading);
+                    writing.await?;
+                    return Ok(from);
+                }
+            }
+            read = 0;
+        }
+        drop(reading);
+        let frames: Vec<_> = frames.into_iter().map(|entry| entry.frame).collect();
+        self.replay(wire, &frames, None).await?;
+        Ok(from)
+    }
+
+    /// Begins to read a channel's stream, and writes what comes meanwhile in channels in which the
+    /// client has caught up.
+    async fn begin_reading(
+        &mut self,
+        wire: &mut Wire,
+        channel: Channel,
+        from: u64,
+    ) -> Result<Reading, Close> {
+        let (core, mailbox) = (Arc::clone(&self.core), Arc::clone(&self.mailbox));
+        let mut beginning = None;
+        loop {
+            let begun =
+                beginning.get_or_insert_with(|| Box::pin(Reading::begin(&core, channel, from)));
+            let mail = tokio::select! {
+                biased;
+                reading = begun => return reading,
+                mail = mailbox.next() => mail,
+            };
+            let mut writing = pin!(self.replay(wire, &[], Some(mail)));
+            match in_time(&core, writing.as_mut()).await {
+                Some(written) => written?,
+                None => {
+                    beginning = None;
+                    writing.await?;
+                }
             }
         }
-        self.replay(wire, &frames).await?;
-        Ok(from)
     }
 
     /// Tells the aggregator that may still have this session that it goes on here.
@@ -303,6 +364,17 @@ impl Session {
             let _ = handed.confirmed().await;
             Done::Told
         }));
+    }
+}
+
+/// What writing to a client that others wait for comes to; nothing if it takes too long.
+async fn in_time<W: Future>(core: &Core, mut writing: Pin<&mut W>) -> Option<W::Output> {
+    loop {
+        match timeout(HOLD_MAX, writing.as_mut()).await {
+            Ok(written) => return Some(written),
+            Err(_) if core.readers.available_permits() > 0 => {}
+            Err(_) => return None,
+        }
     }
 }
 

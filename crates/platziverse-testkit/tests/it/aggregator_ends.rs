@@ -113,6 +113,29 @@ async fn who_reads_too_slowly_may_come_back_for_it() {
     assert_eq!(numbers, (0..sent).collect::<Vec<_>>());
 }
 
+/// Few streams are read at a time for those who come back: who takes nothing does not keep them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_back_need_not_wait_for_those_who_read_nothing() {
+    const SLEEPERS: usize = 10;
+    let world = World::unmigrated().await;
+    let at = world.aggregator_with(&narrow("close")).await;
+    let mut tokens = Vec::new();
+    for _ in 0..=SLEEPERS {
+        let mut ana = at.client("ana").await;
+        tokens.push(token(&ana.done(consume("1", &["chat"])).await));
+    }
+    let sent = flood(&at).await;
+    let mut sleepers = Vec::new();
+    for token in &tokens[1..] {
+        sleepers.push(back(&at, "ana", token).await);
+    }
+    let (mut ana, welcome) = back(&at, "ana", &tokens[0]).await;
+    assert_eq!((&welcome["resumed"], &welcome["missed"]), (&json!(true), &json!({})));
+    let (mut numbers, mut offset) = (Vec::new(), 0);
+    assert_eq!(read_on(&mut ana, &mut numbers, &mut offset, sent).await, 0);
+    assert_eq!(numbers, (0..sent).collect::<Vec<_>>());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_goes_on_in_one_place() {
     let world = World::unmigrated().await;
