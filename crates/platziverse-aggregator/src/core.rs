@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use platziverse_broker::aggregator::{Kind, Post, Sender, SenderSettings, Sent, To};
+use platziverse_broker::aggregator::{ClaimId, Kind, Post, Sender, SenderSettings, Sent, To};
 use platziverse_broker::topology::{REQUESTS, StreamLimits, Topology, outbound_stream};
 use platziverse_broker::{BrokerError, Context, LiveOptions, LiveQueue};
 use platziverse_broker::{LogItem, LogOptions, LogReader, LogStart};
@@ -15,11 +15,12 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use crate::auth::{Authenticator, WrongKey};
-use crate::barrier::{Barrier, Markers};
 use crate::channel::{Channel, Channels};
+use crate::claims::{self, ClaimQueue, Claims};
 use crate::doors::Doors;
 use crate::feed;
 use crate::hub::Hub;
+use crate::markers::Markers;
 use crate::metrics::AggregatorMetrics;
 use crate::presence::Presence;
 use crate::requests::RequestBook;
@@ -59,7 +60,7 @@ pub struct Core {
     hubs: Vec<Hub>,
     pub(crate) sender: Sender,
     pub(crate) book: RequestBook,
-    pub(crate) barrier: Barrier,
+    pub(crate) claims: Claims,
     pub(crate) markers: Markers,
     pub(crate) presence: Presence,
     pub(crate) doors: Arc<Doors>,
@@ -84,15 +85,17 @@ impl Core {
         let publishing =
             SenderSettings { publish_timeout: PUBLISH_TIMEOUT, in_flight_bytes: IN_FLIGHT_BYTES };
         let sender = Sender::start(&context, publishing).await?;
-        let live = LiveOptions::clients(&service.instance);
+        let id = Uuid::now_v7();
+        let live = LiveOptions::clients(&service.instance, ClaimId::owner_key(id));
         let (handle, messages) = LiveQueue::start(&context, live).await?;
         let metrics = AggregatorMetrics::new(&service.metrics);
+        let (claiming, claimed) = Claims::new();
         let core = Arc::new(Self {
             channels: Channels::new(&settings.channels),
             hubs: settings.channels.iter().map(|_| Hub::new(settings.recent_bytes)).collect(),
             sender,
-            book: RequestBook::new(settings.request_window),
-            barrier: Barrier::default(),
+            book: RequestBook::new(id, settings.request_window.max(claims::HELD)),
+            claims: claiming,
             markers: Markers::default(),
             presence: Presence::new(handle, settings.resume_window, settings.sockets_max),
             doors: Doors::new(&settings, metrics.sockets.clone()),
@@ -105,7 +108,7 @@ impl Core {
             context,
             settings,
         });
-        core.follow().await?;
+        core.follow(claimed).await?;
         let looking = Arc::clone(&core);
         core.drain.spawn("presence", async move { looking.presence.look_after(messages).await });
         core.caught_up().await;
@@ -131,7 +134,7 @@ impl Core {
     }
 
     /// Follows every stream, each by a task.
-    async fn follow(self: &Arc<Self>) -> Result<(), CoreError> {
+    async fn follow(self: &Arc<Self>, mut claimed: ClaimQueue) -> Result<(), CoreError> {
         for channel in self.channels.iter() {
             let stream = outbound_stream(self.channels.name(channel));
             let reader = self.read("channels", stream, self.settings.resume_window).await?;
@@ -144,16 +147,16 @@ impl Core {
         let core = Arc::clone(self);
         self.drain.spawn("requests", async move { core.hear_requests(reader).await });
         let core = Arc::clone(self);
-        self.drain.spawn("barrier", async move {
-            let marking = async {
+        self.drain.spawn("claims", async move {
+            let claiming = async {
                 loop {
-                    let wanted = core.barrier.wanted().await;
-                    core.mark(|id| To::Marker { id }).await;
-                    wanted.passed();
+                    let batch = claimed.next().await;
+                    core.mark(|id| To::Marker { id, claims: batch.claims() }).await;
+                    batch.written();
                 }
             };
             tokio::select! {
-                () = marking => {}
+                () = claiming => {}
                 () = core.drain.requested() => {}
             }
         });
@@ -179,7 +182,7 @@ impl Core {
             self.mark(move |id| To::ChannelMarker { channel: name.clone(), id })
         });
         let marked = async {
-            self.barrier.pass().await;
+            self.mark(|id| To::Marker { id, claims: Vec::new() }).await;
             futures_util::future::join_all(channels).await;
         };
         tokio::select! {
@@ -188,29 +191,21 @@ impl Core {
         }
     }
 
-    /// Publishes markers until one has come back.
+    /// Publishes a marker until it has come back.
     async fn mark(&self, to: impl Fn(Uuid) -> To) {
-        loop {
-            let id = Uuid::now_v7();
-            let marking = async {
-                let seen = self.markers.seen(id);
-                let publishing = async {
-                    let post = Post::new(to(id), Kind::Publish, "");
-                    if self.sender.hand(post).await.confirmed().await.is_err() {
-                        // The next one may be luckier.
-                        sleep(MARKER_PAUSE).await;
-                        return;
-                    }
-                    std::future::pending().await
-                };
-                tokio::select! {
-                    () = seen => true,
-                    () = publishing => false,
-                }
-            };
-            if timeout(MARKER_PATIENCE, marking).await == Ok(true) {
-                return;
+        let id = Uuid::now_v7();
+        let publishing = async {
+            loop {
+                let post = Post::new(to(id), Kind::Publish, "");
+                let is_stored = self.sender.hand(post).await.confirmed().await.is_ok();
+                // A stream may have been made anew, and the marker have gone with it.
+                sleep(if is_stored { MARKER_PATIENCE } else { MARKER_PAUSE }).await;
             }
+        };
+        tokio::select! {
+            biased;
+            () = self.markers.seen(id) => {}
+            () = publishing => {}
         }
     }
 
@@ -220,7 +215,10 @@ impl Core {
             match Sent::read(&message) {
                 Sent::Request { client, id, .. } => self.book.stored(&client, &id),
                 Sent::Withdrawn { client, id } => self.book.withdraw(&client, &id),
-                Sent::Marker(id) => self.markers.note(id),
+                Sent::Marker(id, claims) => {
+                    claims.iter().for_each(|claim| self.book.hear(claim));
+                    self.markers.note(id);
+                }
                 Sent::Other => {}
             }
         }

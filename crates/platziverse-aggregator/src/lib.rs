@@ -5,8 +5,8 @@
 //! that comes back, to whichever of them, gets what it missed.
 
 pub mod auth;
-pub mod barrier;
 pub mod channel;
+pub mod claims;
 pub mod core;
 pub mod doors;
 mod feed;
@@ -14,6 +14,7 @@ pub mod frame;
 pub mod hub;
 pub mod log;
 pub mod mailbox;
+pub mod markers;
 pub mod metrics;
 pub mod outbox;
 pub mod pace;

@@ -37,7 +37,7 @@ pub struct StreamMessage {
     pub is_persistent: bool,
     /// Headers that are text.
     pub headers: BTreeMap<String, String>,
-    /// The body, which must be JSON; null if it is empty, as a marker's is.
+    /// The body, which must be JSON; null if it is empty, as the marker's of a channel is.
     pub body: Value,
 }
 

@@ -7,17 +7,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use platziverse_broker::aggregator::PostError;
-use platziverse_broker::aggregator::{Handed, Kind, Post, Request, Sender, To, client_key};
+use platziverse_broker::aggregator::{
+    Claim, ClaimState, Handed, Kind, Post, Request, Sender, To, client_key,
+};
 use platziverse_protocol::time::Timestamp;
 use platziverse_service::clock;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
 use super::close::Close;
 use super::pending::REQUESTS_MAX;
 use super::wire::Wire;
 use super::{Session, Working};
 use crate::channel::{Channel, ChannelSet};
+use crate::claims;
 use crate::core::Core;
 use crate::hub::Wants;
 use crate::outbox::Frame;
@@ -40,8 +43,8 @@ pub(super) enum Done {
         clients: BTreeMap<String, Existence>,
         outcome: Result<(), PostError>,
     },
-    /// A request was sent, or not; what a marker that was seen before made sure.
-    Asked { id: String, passed: Option<u64>, outcome: Result<Asked, PostError> },
+    /// A request was sent, or not.
+    Asked { id: String, outcome: Result<Asked, PostError> },
     /// Others were told that the session goes on here, as far as they could be.
     Told,
 }
@@ -237,15 +240,10 @@ impl Session {
         within: Duration,
         message: String,
     ) -> Result<(), Close> {
-        let is_repeated = self.pending.has(&id);
         let until = Instant::now() + within;
         if !self.pending.open(&id, to.as_deref(), until) {
             let text = format!("{REQUESTS_MAX} requests of this socket are open: wait for some");
             return wire.say(Reason::new(Code::TooMany, text).packet(Some(&id))).await;
-        }
-        if is_repeated {
-            self.core.metrics.repeated.inc();
-            return Ok(());
         }
         self.attach(channel);
         let name = self.core.channels.name(channel).to_owned();
@@ -260,16 +258,12 @@ impl Session {
         };
         let post =
             self.signed(Post { request: Some(request), ..Post::new(to, Kind::Request, message) });
-        let behind = (self.passed < self.behind).then_some(self.behind);
-        self.begin(Box::pin(ask(Arc::clone(&self.core), id, channel, post, until, behind)));
+        self.begin(Box::pin(ask(Arc::clone(&self.core), id, channel, post, until)));
         Ok(())
     }
 
     /// Tells what has become of a packet.
     pub(super) async fn answer(&mut self, wire: &mut Wire, done: Done) -> Result<(), Close> {
-        if let Done::Asked { passed: Some(passed), .. } = &done {
-            self.passed = self.passed.max(*passed);
-        }
         match done {
             Done::Published { id, clients, outcome: Ok(()) } => {
                 let Some(id) = id else { return Ok(()) };
@@ -290,9 +284,7 @@ impl Session {
                 self.write(wire, &frame, false).await?;
                 wire.flush().await
             }
-            Done::Asked { id, outcome: Err(error), .. } => {
-                // What is read after a marker says whether RabbitMQ has it all the same.
-                self.behind += 1;
+            Done::Asked { id, outcome: Err(error) } => {
                 if !self.pending.close(&id) {
                     return Ok(());
                 }
@@ -318,64 +310,78 @@ async fn published(core: Arc<Core>, entered: Entered) -> Done {
     }
 }
 
-/// Sends a request, unless it has been sent before. What others have sent until now is known once a
-/// marker has come back, if that is in doubt.
-async fn ask(
-    core: Arc<Core>,
-    id: String,
-    channel: Channel,
-    post: Post,
-    until: Instant,
-    behind: Option<u64>,
-) -> Done {
-    if behind.is_some() {
-        let passed = tokio::select! {
-            passed = timeout_at(until, core.barrier.pass()) => passed,
-            () = core.drain.requested() => {
-                let outcome = Err(PostError::Unavailable("this aggregator ends".to_owned()));
-                return Done::Asked { id, passed: None, outcome };
-            }
-        };
-        if passed.is_err() {
-            return Done::Asked { id, passed: None, outcome: Ok(Asked::TooLate) };
-        }
-    }
-    if until <= Instant::now() {
-        return Done::Asked { id, passed: behind, outcome: Ok(Asked::TooLate) };
-    }
+/// Sends a request, unless it has been sent before. It is a task of its own: what is claimed when a
+/// socket ends is to be sent.
+async fn ask(core: Arc<Core>, id: String, channel: Channel, post: Post, until: Instant) -> Done {
     let (done, told) = oneshot::channel();
     let (drain, request) = (core.drain.clone(), id.clone());
-    // A task of its own: a socket that ends leaves no request that is known and was not sent.
     drain.spawn_isolated(async move {
-        let _ = done.send(send(&core, channel, &request, post).await);
+        let _ = done.send(send(&core, channel, &request, post, until).await);
     });
-    let ended = |_| Err(PostError::Unavailable("this aggregator ends".to_owned()));
-    Done::Asked { id, passed: behind, outcome: told.await.unwrap_or_else(ended) }
+    Done::Asked { id, outcome: told.await.unwrap_or_else(|_| Err(ending())) }
 }
 
-async fn send(core: &Core, channel: Channel, id: &str, post: Post) -> Result<Asked, PostError> {
+async fn send(
+    core: &Core,
+    channel: Channel,
+    id: &str,
+    post: Post,
+    until: Instant,
+) -> Result<Asked, PostError> {
     let client = post.client.clone().unwrap_or_default();
-    if !core.book.begin(&client, id) {
-        let asked = match &post.to {
-            To::Client { client, .. } => Some(client.as_str()),
-            _ => None,
-        };
-        let outcome = core.hub(channel).and_then(|hub| hub.outcome(&client, id, asked));
-        return Ok(outcome.map_or(Asked::Before, Asked::Answered));
+    let asked = match &post.to {
+        To::Client { client, .. } => Some(client.clone()),
+        _ => None,
+    };
+    let mut taken = tokio::select! {
+        taken = claims::take(core, &client, id) => taken,
+        () = sleep_until(until) => return Ok(Asked::TooLate),
+        () = core.drain.requested() => return Err(ending()),
+    };
+    let is_ours = tokio::select! {
+        // What is ours is to be sent.
+        biased;
+        is_ours = claims::is_ours(core, &mut taken, &client, id) => is_ours.map(Some),
+        () = sleep_until(until) => Ok(None),
+        () = core.drain.requested() => Err(ending()),
+    };
+    match is_ours {
+        Ok(Some(true)) => {}
+        Ok(Some(false)) => {
+            let outcome = core.hub(channel);
+            let outcome = outcome.and_then(|hub| hub.outcome(&client, id, asked.as_deref()));
+            return Ok(outcome.map_or(Asked::Before, Asked::Answered));
+        }
+        Ok(None) | Err(_) => {
+            tell(core, taken.claim.take(), ClaimState::Void);
+            return is_ours.map(|_| Asked::TooLate);
+        }
     }
-    match core.sender.hand(post).await.confirmed().await {
+    let sent = core.sender.hand(post).await.confirmed().await;
+    match &sent {
         Ok(()) => {
             core.book.stored(&client, id);
-            Ok(Asked::Sent)
-        }
-        Err(error) => {
-            core.book.take_back(&client, id);
-            if error == PostError::Full {
-                withdraw(&core.sender, client, id.to_owned()).await;
+            if asked.is_some() {
+                // It is not in the stream of requests by itself.
+                tell(core, taken.claim.take(), ClaimState::Sent);
             }
-            Err(error)
         }
+        Err(PostError::Full) => withdraw(&core.sender, client, id.to_owned()).await,
+        Err(PostError::TooLarge(_)) => tell(core, taken.claim.take(), ClaimState::Void),
+        // What is read after another claim says whether RabbitMQ has it all the same.
+        Err(PostError::Unavailable(_)) => {}
     }
+    sent.map(|()| Asked::Sent)
+}
+
+/// Lets all aggregators know what has become of a claim. Nobody waits for it.
+fn tell(core: &Core, claim: Option<Claim>, state: ClaimState) {
+    let Some(claim) = claim else { return };
+    core.drain.spawn_isolated(claims::tell(core.sender.clone(), Claim { state, ..claim }));
+}
+
+fn ending() -> PostError {
+    PostError::Unavailable("this aggregator ends".to_owned())
 }
 
 /// Tells all aggregators that no server gets a request that is in the stream of requests.

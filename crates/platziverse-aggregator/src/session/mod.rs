@@ -87,11 +87,6 @@ struct Session {
     bad: u32,
     /// When the time of the client's token is over.
     until: Option<Instant>,
-    /// Counts what makes others' requests possible that this aggregator has not read of yet: the
-    /// client's return, a publish that failed.
-    behind: u64,
-    /// Up to which of them it has.
-    passed: u64,
 }
 
 impl Session {
@@ -121,8 +116,6 @@ impl Session {
             flow: Pace::new(settings.bytes_per_second),
             bad: 0,
             until: None,
-            behind: 1,
-            passed: 0,
             core,
             seat,
         }

@@ -31,11 +31,6 @@ impl Pending {
         true
     }
 
-    /// Whether a request is open.
-    pub(super) fn has(&self, id: &str) -> bool {
-        self.open.contains_key(id)
-    }
-
     /// Ends a request with a reply; whether it was open, and that is from whom was asked.
     pub(super) fn reply(&mut self, id: &str, from: Option<&str>) -> bool {
         self.open.get(id).is_some_and(|open| open.asked.as_deref() == from) && self.close(id)

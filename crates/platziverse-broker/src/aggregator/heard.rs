@@ -4,6 +4,7 @@ use bytes::Bytes;
 use platziverse_protocol::time::Timestamp;
 use uuid::Uuid;
 
+use super::claim::Claim;
 use super::post::Kind;
 use super::{
     BROADCAST, CLIENT, CLIENTS_NAMED, DEADLINE, ERROR, FROM, MARKER, MARKER_KEY, MULTICAST,
@@ -115,8 +116,8 @@ pub enum Sent {
         /// The request's id.
         id: String,
     },
-    /// A marker.
-    Marker(Uuid),
+    /// A marker, with claims.
+    Marker(Uuid, Vec<Claim>),
     /// Anything else.
     Other,
 }
@@ -125,7 +126,11 @@ impl Sent {
     /// Reads a message of the stream of requests.
     pub fn read(message: &Message) -> Self {
         let read = match (message.routing_key.as_str(), Kind::of(message)) {
-            (MARKER_KEY, _) => marker(message).map(Self::Marker),
+            (MARKER_KEY, _) => {
+                // Without a body there are none.
+                let claims = serde_json::from_slice(&message.body).unwrap_or_default();
+                marker(message).map(|id| Self::Marker(id, claims))
+            }
             (WITHDRAWN_KEY, _) => {
                 client_and_id(message).map(|(client, id)| Self::Withdrawn { client, id })
             }

@@ -5,6 +5,7 @@
 //! servers, and clients, to clients through `OUTBOUND` to a stream of each channel, which every
 //! aggregator follows.
 
+mod claim;
 mod heard;
 mod post;
 mod probe;
@@ -43,6 +44,7 @@ const ERROR: &str = "error";
 
 const JSON: &str = "application/json";
 
+pub use claim::{Claim, ClaimId, ClaimState};
 pub use heard::{Inbound, Outbound, Presence, Sent, Target};
 pub use post::{Kind, Post, Request, To, client_key};
 pub use sender::{Handed, Sender, SenderSettings};

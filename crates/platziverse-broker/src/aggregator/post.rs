@@ -5,6 +5,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use platziverse_protocol::time::Timestamp;
 use uuid::Uuid;
 
+use super::claim::Claim;
 use super::{
     BROADCAST, CLIENT, CLIENTS_NAMED, DEADLINE, ERROR, FROM, JSON, MARKER, MARKER_KEY, MULTICAST,
     ONE_CLIENT, PUBLISH, REQUEST, SEPARATOR, SESSION, TAKEOVER, WITHDRAWN, WITHDRAWN_KEY,
@@ -52,11 +53,17 @@ impl Post {
         let route = self.to.route();
         let is_inbound = route.exchange == INBOUND;
         let id = match self.to {
-            To::Marker { id } | To::ChannelMarker { id, .. } => id,
+            To::Marker { id, .. } | To::ChannelMarker { id, .. } => id,
             _ => Uuid::now_v7(),
         };
         if let To::Takeover { session, epoch, .. } = self.to {
             self.body = format!("{session} {epoch}").into();
+        }
+        if let To::Marker { claims, .. } = &self.to
+            && !claims.is_empty()
+        {
+            // Texts and numbers can always be written.
+            self.body = serde_json::to_vec(claims).unwrap_or_default().into();
         }
         if let To::Withdrawn { client, request } = &self.to {
             self.client = Some(client.clone());
@@ -179,6 +186,8 @@ pub enum To {
     Marker {
         /// Tells it from others.
         id: Uuid,
+        /// What aggregators are about to send, and what has become of that.
+        claims: Vec<Claim>,
     },
     /// Every aggregator, in the stream of a channel.
     ChannelMarker {

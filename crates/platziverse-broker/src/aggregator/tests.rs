@@ -2,6 +2,7 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 use proptest::prelude::*;
 
+use super::super::claim::{ClaimId, ClaimState};
 use super::super::post::{Post, Request, To, client_key};
 use super::*;
 use crate::post::{Envelope, PostError};
@@ -158,8 +159,19 @@ fn all_aggregators_know_what_has_been_asked() {
     let reply = Post { kind: Kind::Reply, ..request(To::Servers { channel: chat() }) };
     assert_eq!(sent(reply), Sent::Other);
     let empty = |to| Post::new(to, Kind::Publish, "");
-    assert_eq!(sent(empty(To::Marker { id: id(9) })), Sent::Marker(id(9)));
+    let marker = |claims| To::Marker { id: id(9), claims };
+    assert_eq!(sent(empty(marker(Vec::new()))), Sent::Marker(id(9), Vec::new()));
     let [client, request] = ["ana", "r1"].map(str::to_owned);
+    let of = |number| ClaimId { owner: id(7), number };
+    let first = Claim {
+        id: of(1),
+        client: client.clone(),
+        request: request.clone(),
+        state: ClaimState::Sent,
+        instead_of: None,
+    };
+    let claims = vec![first.clone(), Claim { id: of(2), instead_of: Some(of(1)), ..first }];
+    assert_eq!(sent(empty(marker(claims.clone()))), Sent::Marker(id(9), claims));
     let withdrawn = To::Withdrawn { client: client.clone(), request: request.clone() };
     assert_eq!(sent(empty(withdrawn)), Sent::Withdrawn { client, id: request });
 }

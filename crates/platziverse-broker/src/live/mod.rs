@@ -63,13 +63,14 @@ impl LiveOptions {
     }
 
     /// The queue `platziverse.clients.<instance>` of what goes to the aggregators that have a client;
-    /// to be bound with the id of each that this one has.
-    pub fn clients(instance: &impl fmt::Display) -> Self {
+    /// to be bound with the id of each that this one has, and with `own`, by which others know that it
+    /// is there.
+    pub fn clients(instance: &impl fmt::Display, own: String) -> Self {
         Self {
             role: "clients",
             queue: format!("{}.{instance}", topology::CLIENTS),
             exchange: topology::CLIENTS,
-            keys: Vec::new(),
+            keys: vec![own],
             length_max: CLIENTS_LENGTH_MAX,
             bytes_max: CLIENTS_BYTES_MAX,
             // Nobody waits for longer that a session ends elsewhere.

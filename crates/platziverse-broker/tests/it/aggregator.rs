@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use platziverse_broker::aggregator::{
-    Inbound, Kind, Outbound, Post, PostError, Presence, Request, Sender, SenderSettings, Sent,
-    Target, To, client_key,
+    Claim, ClaimId, ClaimState, Inbound, Kind, Outbound, Post, PostError, Presence, Request,
+    Sender, SenderSettings, Sent, Target, To, client_key,
 };
 use platziverse_broker::dead::{self, Selection};
 use platziverse_broker::topology::{REQUESTS, StreamLimits};
@@ -87,7 +87,12 @@ async fn what_is_sent_to_servers_reaches_one_queue_and_the_stream_of_requests() 
     publish(&sender, asked).await.unwrap();
     publish(&sender, post(To::Servers { channel: "voice".to_owned() }, 2)).await.unwrap();
     let marker = Uuid::now_v7();
-    publish(&sender, post(To::Marker { id: marker }, 0)).await.unwrap();
+    let id = ClaimId { owner: marker, number: 3 };
+    let [client, name] = ["ana", "r1"].map(str::to_owned);
+    let state = ClaimState::Void;
+    let claims = vec![Claim { id, client, request: name, state, instead_of: Some(id) }];
+    let claiming = To::Marker { id: marker, claims: claims.clone() };
+    publish(&sender, post(claiming, 0)).await.unwrap();
 
     let delivery = next(&mut chat_servers).await;
     let Request { id, reply_to, deadline } = request;
@@ -117,7 +122,7 @@ async fn what_is_sent_to_servers_reaches_one_queue_and_the_stream_of_requests() 
         "{asked:?}"
     );
     assert_eq!(Sent::read(&next_message(&mut requests).await.1), Sent::Other);
-    assert_eq!(Sent::read(&next_message(&mut requests).await.1), Sent::Marker(marker));
+    assert_eq!(Sent::read(&next_message(&mut requests).await.1), Sent::Marker(marker, claims));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -237,7 +242,9 @@ async fn without_rabbitmq_each_is_answered_in_time() {
 
 async fn hold(context: &Context, instance: &str, clients: &[&str]) -> (LiveHandle, LiveMessages) {
     let (handle, messages) =
-        LiveQueue::start(context, LiveOptions::clients(&instance)).await.unwrap();
+        LiveQueue::start(context, LiveOptions::clients(&instance, format!("own.{instance}")))
+            .await
+            .unwrap();
     let clients = clients.iter().map(|client| (*client).to_owned()).collect();
     assert_eq!(handle.rebind(clients, Vec::new()).await, Bound::Now);
     (handle, messages)

@@ -245,9 +245,9 @@ async fn a_rabbitmq_that_is_killed_goes_on_where_it_was() {
         next = next.max(number + 1);
     }
     let id = Uuid::now_v7();
-    let marker = Post::new(To::Marker { id }, Kind::Publish, "");
+    let marker = Post::new(To::Marker { id, claims: Vec::new() }, Kind::Publish, "");
     sender.hand(marker).await.confirmed().await.unwrap();
-    assert_eq!(Sent::read(&next_message(&mut idle).await.1), Sent::Marker(id));
+    assert_eq!(Sent::read(&next_message(&mut idle).await.1), Sent::Marker(id, Vec::new()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

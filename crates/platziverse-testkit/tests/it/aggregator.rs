@@ -6,6 +6,7 @@ use platziverse_testkit::{
     Aggregator, PATIENCE, Proxy, Toxic, World, WsClient, WsOptions, check, eventually,
 };
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 /// Long enough for what must not come.
 const A_WHILE: Duration = Duration::from_millis(1_500);
@@ -214,6 +215,59 @@ async fn who_asks_is_answered_once() {
     let asked = hears(&mut bob, "there?").await;
     bob.done(answer(&asked, "too late")).await;
     ana.hears_nothing(A_WHILE).await;
+}
+
+/// At two aggregators, over two sockets, at the same time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_twice_at_once_is_served_once() {
+    const REQUESTS: usize = 100;
+    let world = World::unmigrated().await;
+    let (one, two) = (world.aggregator().await, world.aggregator().await);
+    let server = world.echo_server(world.amqp_url(), &["--channel", "chat"]);
+    let (mut ana, mut phone) = (one.client("ana").await, two.client("ana").await);
+    for number in 0..REQUESTS {
+        let id = number.to_string();
+        let ask = request(&id, format!("number {id}"), 20_000);
+        tokio::join!(ana.send(ask.clone()), phone.send(ask));
+        let answers = tokio::join!(reply_of(&mut ana, &id), reply_of(&mut phone, &id));
+        assert_eq!(answers.0, answers.1);
+    }
+    let log = server.log();
+    let works = |number| log.matches(&format!("works on \"number {number}\"")).count();
+    let done: Vec<_> = (0..REQUESTS).map(works).collect();
+    assert_eq!(done, [1; REQUESTS]);
+
+    // Of a client, too.
+    let mut bob = consumer(&two, "bob", &["chat"]).await;
+    let mut ask = request("direct", "there?", 20_000);
+    ask["distribution"] = json!({"direct": ["bob"]});
+    tokio::join!(ana.send(ask.clone()), phone.send(ask));
+    hears(&mut bob, "there?").await;
+    bob.hears_nothing(A_WHILE).await;
+}
+
+/// What an aggregator is about to send, another one leaves to it: until it is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_aggregator_dies_with_a_request_in_hand() {
+    let world = World::unmigrated().await;
+    let other = world.aggregator().await;
+    let bindings = world.rabbitmq().list("bindings").await;
+    let keys = bindings.iter().filter_map(|binding| binding["routing_key"].as_str());
+    let owners: Vec<_> = keys.filter_map(|key| key.strip_prefix("aggregator.")).collect();
+    let [owner] = owners.as_slice() else { panic!("{bindings:?}") };
+    let claims = json!([{"id": {"owner": owner, "number": 9}, "client": "ana", "request": "1"}]);
+    let marker = json!({"message_id": Uuid::now_v7().to_string(), "delivery_mode": 2});
+    world.rabbitmq().publish("INBOUND", "platziverse.marker", marker, &claims.to_string()).await;
+
+    let at = world.aggregator().await;
+    let _server = world.echo_server(world.amqp_url(), &["--channel", "chat"]);
+    let mut ana = at.client("ana").await;
+    ana.send(request("1", 1, 20_000)).await;
+    ana.send(request("2", 2, 20_000)).await;
+    assert_eq!(reply_of(&mut ana, "2").await["echo"], 2);
+    ana.hears_nothing(A_WHILE).await;
+    drop(other);
+    assert_eq!(reply_of(&mut ana, "1").await["echo"], 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
