@@ -212,10 +212,11 @@ impl Session {
     /// `direct` are then looked for.
     fn enter(&mut self, id: Option<String>, posts: Vec<Post>, direct: Vec<String>) {
         let sender = self.core.sender.clone();
+        let deadline = sender.deadline();
         self.entering = Some(Box::pin(async move {
             let mut handed = Vec::with_capacity(posts.len());
             for post in posts {
-                handed.push(sender.hand(post).await);
+                handed.push(sender.hand_by(post, deadline).await);
             }
             Entered { id, handed, direct }
         }));

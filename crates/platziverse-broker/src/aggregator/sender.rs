@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use platziverse_service::{chain, clock};
 use tokio::sync::OnceCell;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::post::Post;
 use super::probe::Prober;
@@ -57,12 +57,20 @@ impl Sender {
     /// place: those that are handed over later go after it. What goes wrong is told by
     /// [`Handed::confirmed`].
     pub async fn hand(&self, post: Post) -> Handed {
-        let publisher = &self.0.publisher;
-        let deadline = publisher.deadline();
+        self.hand_by(post, self.deadline()).await
+    }
+
+    /// The same for messages that share one [`SenderSettings::publish_timeout`].
+    pub async fn hand_by(&self, post: Post, deadline: Instant) -> Handed {
         Handed(match post.seal(clock::now()) {
-            Ok((envelope, bytes)) => publisher.hand(envelope, bytes, deadline).await,
+            Ok((envelope, bytes)) => self.0.publisher.hand(envelope, bytes, deadline).await,
             Err(error) => Err(error),
         })
+    }
+
+    /// When what is published now has taken [`SenderSettings::publish_timeout`].
+    pub fn deadline(&self) -> Instant {
+        self.0.publisher.deadline()
     }
 
     /// Whether some aggregator has a client: connected, or away and awaited. Who asks often is
