@@ -263,8 +263,8 @@ impl Session {
     async fn tell_overdue(&mut self, wire: &mut Wire) -> Result<(), Close> {
         for id in self.pending.overdue(Instant::now()) {
             self.core.metrics.request("timeout");
-            let text =
-                "there was no reply in time; asked again under the same id, it is not done twice";
+            let text = "there was no reply in time: it may have been done or not. Sent again under the \
+                        same id, it is not done again, but answered if there is a reply";
             wire.say(Reason::new(Code::Timeout, text).packet(Some(&id))).await?;
         }
         Ok(())
